@@ -9,7 +9,7 @@ __all__ = ["ExitStatus", "Problem"]
 
 
 class ExitStatus(IntEnum):
-    """Exit statuses, after ``sysexits.h``; ``RestartPreventExitStatus=`` in our units names them."""
+    """Exit statuses after ``sysexits.h``; our units name them in ``RestartPreventExitStatus=``."""
 
     DATA = 65
     UNAVAILABLE = 69
