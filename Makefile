@@ -1,8 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-.PHONY: check
-PY := .venv/bin/python
-check: ## lint, types, unit tests
-	$(PY) -m ruff check src tests
-	$(PY) -m ruff format --check src tests
-	$(PY) -m mypy src
-	$(PY) -m pytest -q tests/unit
+# Every target prepares what it needs by itself: see tools/prepare.
+.DEFAULT_GOAL := help
+.PHONY: help check test test-long demo deb lock clean
+
+PYTHON := .venv/bin/python
+# make test SUITES="unit services" ARGS="-k name": only these suites, only these tests
+SUITES :=
+ARGS :=
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+check: ## lint, types, unit tests: under a minute, no root needed
+	@tools/prepare check
+	@$(PYTHON) tests/run.py --suites lint types unit -- $(ARGS)
+
+test: ## every test but the long ones, on test hosts with a real systemd; as root
+	@tools/prepare hosts
+	@tools/prepare packages
+	@$(PYTHON) tests/run.py --suites $(SUITES) -- $(ARGS)
+
+test-long: ## the long tests; as root
+	@tools/prepare hosts
+	@tools/prepare packages
+	@$(PYTHON) tests/run.py --suites long -- $(ARGS)
+
+demo: ## two researchers, three engines, one host; KEEP=1 leaves the host running; as root
+	@tools/prepare hosts
+	@tools/prepare packages
+	@$(PYTHON) tests/run.py --suites demo
+
+deb: ## the Debian packages, in dist/; as root
+	@tools/prepare packages
+	@tools/build-debs
+
+lock: ## renew requirements/*.lock
+	@tools/lock
+
+clean: ## remove what was made in this directory (caches elsewhere are kept)
+	rm -rf build dist .venv .mypy_cache .ruff_cache src/*.egg-info
+	rm -rf debian/.debhelper debian/.build-tools debian/debhelper-build-stamp debian/files \
+	    debian/globus-compute-endpoint debian/globus-compute-services debian/*.substvars debian/*.debhelper
+	find src tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the project's test suites in order, each within its time budget, and sum them up.
+
+    run.py [--suites NAME…] [-- PYTEST-ARGUMENT…]
+
+Without names, all suites run but the long one. A suite whose budget runs out has failed, a skipped
+test has failed. Nothing that a suite starts outlives it: neither processes nor test hosts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from system.hosts import Host, remove_hosts, remove_orphans, run_prefix
+
+TREE = Path(__file__).resolve().parent.parent
+PYTHON = str(TREE / ".venv/bin/python")
+REPORTS = TREE / "build/reports"
+MINUTE = 60
+
+
+@dataclass
+class Outcome:
+    """What came of one suite; times are in seconds."""
+
+    passed: int = 0
+    failures: list[str] = field(default_factory=list)
+    times: list[tuple[float, str]] = field(default_factory=list)
+    duration: float = 0.0
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite: where its tests are, how long they may take, how they are run."""
+
+    name: str
+    directory: str
+    budget: float
+    run: Callable[[Suite, Sequence[str]], Outcome]
+
+    @property
+    def report(self) -> Path:
+        return REPORTS / f"{self.name}.xml"
+
+
+class OutOfTime(Exception):
+    """A suite's budget ran out."""
+
+
+def execute(command: Sequence[str], budget: float) -> int:
+    """Run a command in a session of its own, which ends with it. Raises OutOfTime."""
+    process = subprocess.Popen(command, cwd=TREE, start_new_session=True)
+    try:
+        return process.wait(budget)
+    except subprocess.TimeoutExpired:
+        raise OutOfTime from None
+    finally:
+        end_session(process)
+
+
+def end_session(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of a session: politely, so that it can take its hosts down, then not."""
+    for number, patience in ((signal.SIGTERM, 30), (signal.SIGKILL, 5)):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            print(f"run: process {process.pid} goes on after {number.name}", file=sys.stderr)
+
+
+def run_commands(*commands: Sequence[str]) -> Callable[[Suite, Sequence[str]], Outcome]:
+    """Each command is one test."""
+
+    def run(suite: Suite, _arguments: Sequence[str]) -> Outcome:
+        outcome = Outcome()
+        for command in commands:
+            title = " ".join(command)
+            began = time.monotonic()
+            if execute([PYTHON, "-m", *command], suite.budget) == 0:
+                outcome.passed += 1
+            else:
+                outcome.failures.append(title)
+            outcome.times.append((time.monotonic() - began, title))
+        return outcome
+
+    return run
+
+
+def pytest_command(suite: Suite, report: str, arguments: Sequence[str]) -> list[str]:
+    return [PYTHON, "-m", "pytest", "-q", suite.directory, f"--junitxml={report}", *arguments]
+
+
+def run_here(suite: Suite, arguments: Sequence[str]) -> Outcome:
+    """The tests run on this machine."""
+    status = execute(pytest_command(suite, str(suite.report), arguments), suite.budget)
+    return read_report(suite, status)
+
+
+def run_in_host(*services: str, user: str = "root") -> Callable[[Suite, Sequence[str]], Outcome]:
+    """The tests run inside one test host, in which the services have been started."""
+
+    def run(suite: Suite, arguments: Sequence[str]) -> Outcome:
+        deadline = time.monotonic() + suite.budget
+        with Host(suite.name, binds=[TREE, (TREE / ".venv").resolve()]) as host:
+            host.start_services(*services)
+            command = pytest_command(suite, "/tmp/report.xml", arguments)
+            status = execute(
+                host.command(*command, user=user, directory=TREE, environment=QUIET_PYTHON),
+                deadline - time.monotonic(),
+            )
+            host.pull(Path("/tmp/report.xml"), REPORTS / suite.name)
+        (REPORTS / suite.name / "report.xml").replace(suite.report)
+        return read_report(suite, status)
+
+    return run
+
+
+# The tree is read-only in a host.
+QUIET_PYTHON = {"PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def read_report(suite: Suite, status: int) -> Outcome:
+    """Read pytest's report; skipped and expected failures count as failures."""
+    outcome = Outcome()
+    if not suite.report.exists():
+        outcome.failures.append(f"{suite.name}: no report, pytest ended with {status}")
+        return outcome
+    for case in ET.parse(suite.report).iter("testcase"):
+        title = f"{case.get('classname', '')}::{case.get('name', '')}".removeprefix("tests.")
+        outcome.times.append((float(case.get("time", "0")), title))
+        wrong = [part.tag for part in case if part.tag in ("failure", "error", "skipped")]
+        if wrong:
+            outcome.failures.append(f"{title} ({', '.join(wrong)})")
+        else:
+            outcome.passed += 1
+    if status and not outcome.failures:
+        outcome.failures.append(f"{suite.name}: pytest ended with {status}")
+    return outcome
+
+
+SUITES = [
+    Suite("lint", "", 60, run_commands(("ruff", "check"), ("ruff", "format", "--check"))),
+    Suite("types", "", 3 * MINUTE, run_commands(("mypy", "src", "tests"))),
+    Suite("unit", "tests/unit", 2 * MINUTE, run_here),
+    Suite("engines", "tests/engines", 5 * MINUTE, run_in_host(user="nobody")),
+    Suite("services", "tests/services", 5 * MINUTE, run_in_host("rabbitmq-server", "postgresql")),
+    Suite("endpoint", "tests/endpoint", 6 * MINUTE, run_in_host("rabbitmq-server")),
+    Suite("system", "tests/system", 12 * MINUTE, run_here),
+    Suite("demo", "tests/demo", 6 * MINUTE, run_here),
+]
+LONG = Suite("long", "tests/long", 4 * 60 * MINUTE, run_here)
+
+
+def has_tests(suite: Suite) -> bool:
+    return not suite.directory or any((TREE / suite.directory).rglob("test_*.py"))
+
+
+def run_suite(suite: Suite, arguments: Sequence[str]) -> Outcome:
+    print(f"\n== {suite.name} (at most {suite.budget / MINUTE:.0f} min)", flush=True)
+    suite.report.unlink(missing_ok=True)
+    began = time.monotonic()
+    try:
+        outcome = suite.run(suite, arguments)
+    except OutOfTime:
+        outcome = Outcome(failures=[f"{suite.name}: not done after {suite.budget:.0f} s"])
+    except subprocess.SubprocessError as error:
+        outcome = Outcome(failures=[f"{suite.name}: {error}"])
+    finally:
+        remove_hosts()
+    outcome.duration = time.monotonic() - began
+    return outcome
+
+
+def summarize(outcomes: dict[str, Outcome]) -> int:
+    """Print the summary; the last line is for programs. Returns the number of failures."""
+    times = sorted((time for outcome in outcomes.values() for time in outcome.times), reverse=True)
+    failures = [failure for outcome in outcomes.values() for failure in outcome.failures]
+    print("\nslowest:")
+    for duration, title in times[:10]:
+        print(f"  {duration:6.1f} s  {title}")
+    print("\nsuite       passed  failed    time")
+    for name, outcome in outcomes.items():
+        counts = f"{outcome.passed:6d}  {len(outcome.failures):6d}"
+        print(f"{name:<10}  {counts}  {outcome.duration:4.0f} s")
+    for failure in failures:
+        print(f"FAILED {failure}")
+    passed = sum(outcome.passed for outcome in outcomes.values())
+    print(f"{passed} passed, {len(failures)} failed", flush=True)
+    return len(failures)
+
+
+def interrupt(number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def main() -> int:
+    suites = [*SUITES, LONG]
+    parser = argparse.ArgumentParser(description="run the project's test suites")
+    parser.add_argument("--suites", nargs="*", default=[], choices=[s.name for s in suites])
+    parser.add_argument("arguments", nargs="*", metavar="PYTEST-ARGUMENT")
+    options = parser.parse_args()
+    chosen = [s for s in suites if s.name in options.suites] if options.suites else SUITES
+    signal.signal(signal.SIGTERM, interrupt)
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    os.environ["TEST_HOST_PREFIX"] = run_prefix()
+    outcomes = {}
+    try:
+        remove_orphans()
+        for suite in filter(has_tests, chosen):
+            outcomes[suite.name] = run_suite(suite, options.arguments)
+    except KeyboardInterrupt as why:
+        print(f"\nrun: stopped ({why or 'Ctrl-C'})", file=sys.stderr)
+        return 130
+    return 1 if summarize(outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
