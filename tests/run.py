@@ -115,6 +115,8 @@ def run_in_host(*services: str, user: str = "root") -> Callable[[Suite, Sequence
     def run(suite: Suite, arguments: Sequence[str]) -> Outcome:
         deadline = time.monotonic() + suite.budget
         with Host(suite.name, binds=[TREE, (TREE / ".venv").resolve()]) as host:
+            if user != "root":
+                host.add_user(user)
             host.start_services(*services)
             command = pytest_command(suite, "/tmp/report.xml", arguments)
             status = execute(
@@ -155,7 +157,7 @@ SUITES = [
     Suite("lint", "", 60, run_commands(("ruff", "check"), ("ruff", "format", "--check"))),
     Suite("types", "", 3 * MINUTE, run_commands(("mypy", "src", "tests"))),
     Suite("unit", "tests/unit", 2 * MINUTE, run_here),
-    Suite("engines", "tests/engines", 5 * MINUTE, run_in_host(user="nobody")),
+    Suite("engines", "tests/engines", 5 * MINUTE, run_in_host(user="researcher")),
     Suite("services", "tests/services", 5 * MINUTE, run_in_host("rabbitmq-server", "postgresql")),
     Suite("endpoint", "tests/endpoint", 6 * MINUTE, run_in_host("rabbitmq-server")),
     Suite("system", "tests/system", 12 * MINUTE, run_here),

@@ -137,7 +137,10 @@ class Host:
         directory: Path | None = None,
         network: bool = False,
     ) -> list[str]:
-        """The command line which, on the machine, runs `command` in the host."""
+        """The command line which, on the machine, runs `command` in the host.
+
+        A user other than root must have a group of the same name, and a home below /home.
+        """
         home = "/root" if user == "root" else f"/home/{user}"
         variables = {"HOME": home, "USER": user, "LOGNAME": user, **(environment or {})}
         drop = ["setpriv", "--pdeathsig", "KILL"]
