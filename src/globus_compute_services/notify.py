@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What systemd is told: ready, status, alive, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from systemd import daemon
+
+__all__ = ["keep_watchdog_fed", "tell_ready", "tell_status", "tell_stopping"]
+
+
+def tell_ready(status: str) -> None:
+    daemon.notify(f"READY=1\nSTATUS={status}")
+
+
+def tell_status(status: str) -> None:
+    daemon.notify(f"STATUS={status}")
+
+
+def tell_stopping() -> None:
+    daemon.notify("STOPPING=1\nSTATUS=answering what is under way")
+
+
+async def keep_watchdog_fed() -> None:
+    """Show twice per WatchdogSec= that the event loop turns; returns if there is no watchdog."""
+    period = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
+    while period:
+        daemon.notify("WATCHDOG=1")
+        await asyncio.sleep(period / 2)

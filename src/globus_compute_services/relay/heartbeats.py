@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Heartbeats and failure reports of endpoints."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from globus_compute_common import messagepack
+from globus_compute_common.messagepack.message_types import EPStatusReport
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from globus_compute_services.broker import names
+from globus_compute_services.broker.link import Delivery
+from globus_compute_services.relay.dispatch import Dispatcher
+from globus_compute_services.relay.starts import Starter
+from globus_compute_services.store.database import Database
+from globus_compute_services.store.endpoints import is_online, online_until
+from globus_compute_services.store.schema import Endpoint, Kind
+from globus_compute_services.store.tasks import fail_outstanding, note_progress
+
+__all__ = ["HeartbeatsRelay"]
+
+log = logging.getLogger(__name__)
+
+_DEFAULT_PERIOD_S = 30.0
+_LONGEST_PERIOD_S = 3600.0
+
+
+@dataclass(frozen=True)
+class _Report:
+    endpoint_id: UUID
+    state: dict[str, Any]
+    progress: dict[UUID, str]
+
+
+class HeartbeatsRelay:
+    """Handles batches of the heartbeats queue."""
+
+    def __init__(self, database: Database, dispatcher: Dispatcher, starter: Starter) -> None:
+        self._database = database
+        self._dispatcher = dispatcher
+        self._starter = starter
+
+    async def handle(self, deliveries: Sequence[Delivery]) -> None:
+        """Take note of each report, in order."""
+        for delivery in deliveries:
+            report = _parse(delivery)
+            if report is None:
+                continue
+            if (error := report.state.get("error")) is not None:
+                await self._take_failure(report.endpoint_id, str(error))
+            else:
+                await self._take_heartbeat(report)
+
+    async def _take_failure(self, endpoint_id: UUID, message: str) -> None:
+        """A user endpoint failed, or did not start: so do its tasks."""
+        fields = {"GC_ENDPOINT_ID": endpoint_id}
+        async with self._database.write() as session:
+            endpoint = await session.get(Endpoint, endpoint_id)
+            if endpoint is None or endpoint.kind != Kind.USER:
+                log.warning(
+                    "Endpoint %s reports, but is not failed for it: %s",
+                    endpoint_id,
+                    message,
+                    extra=fields,
+                )
+                return
+            endpoint.heartbeat_period = 0.0
+            endpoint.report = {"error": message}
+            failed = await fail_outstanding(session, endpoint_id, message)
+        self._starter.forget_command(endpoint_id)
+        self._dispatcher.wake()
+        log.warning(
+            "User endpoint %s failed with %d tasks: %s",
+            endpoint_id,
+            len(failed),
+            message,
+            extra=fields,
+        )
+        for task_id in failed:
+            log.info(
+                "Task %s failed with its user endpoint",
+                task_id,
+                extra={"GC_TASK_ID": task_id, **fields},
+            )
+
+    async def _take_heartbeat(self, report: _Report) -> None:
+        async with self._database.write() as session:
+            endpoint = await session.get(Endpoint, report.endpoint_id)
+            if endpoint is None:
+                return
+            was_online = is_online(endpoint)
+            await self._note(session, endpoint, report)
+            online = is_online(endpoint)
+        if endpoint.kind == Kind.MANAGER and online and not was_online:
+            await self._starter.manager_came_online(endpoint.id)
+        if endpoint.kind == Kind.USER:
+            self._starter.forget_command(endpoint.id)
+            self._starter.look_at(endpoint.id, online_until(endpoint))
+        if online != was_online:
+            log.info(
+                "Endpoint %s is %s",
+                endpoint.id,
+                "online" if online else "offline",
+                extra={"GC_ENDPOINT_ID": endpoint.id},
+            )
+
+    async def _note(self, session: AsyncSession, endpoint: Endpoint, report: _Report) -> None:
+        endpoint.seen = time.time()
+        endpoint.heartbeat_period = _period(report.state)
+        endpoint.report = report.state
+        await note_progress(session, endpoint.id, report.progress)
+
+
+def _period(state: dict[str, Any]) -> float:
+    """The seconds within which the next report is due; 0 means goodbye."""
+    if state.get("active") is False:
+        return 0.0
+    try:
+        period = float(state.get("heartbeat_period", _DEFAULT_PERIOD_S))
+    except (TypeError, ValueError):
+        return _DEFAULT_PERIOD_S
+    return min(max(period, 0.0), _LONGEST_PERIOD_S)
+
+
+def _parse(delivery: Delivery) -> _Report | None:
+    endpoint = names.endpoint_of_key(delivery.routing_key)
+    try:
+        message = messagepack.unpack(delivery.body)
+        if not isinstance(message, EPStatusReport) or message.endpoint_id != endpoint:
+            raise ValueError(f"a {type(message).__name__} published as {delivery.routing_key}")
+        progress = {
+            UUID(task_id): transitions[-1].state.value
+            for task_id, transitions in message.task_statuses.items()
+            if transitions
+        }
+    except Exception as error:  # noqa: BLE001 (any bytes may come, and unpack tells in many ways)
+        log.warning("Dropped what is not a report: %s", error, extra={"GC_ENDPOINT_ID": endpoint})
+        return None
+    return _Report(message.endpoint_id, message.global_state, progress)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The running services: one process, one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from contextlib import AsyncExitStack
+
+import uvicorn
+
+from globus_compute_services import notify
+from globus_compute_services.api.app import make_app
+from globus_compute_services.api.context import Parts
+from globus_compute_services.broker import names
+from globus_compute_services.broker.accounts import Accounts
+from globus_compute_services.broker.link import BrokerLink
+from globus_compute_services.broker.management import Management
+from globus_compute_services.problem import ExitStatus, Problem
+from globus_compute_services.relay.dispatch import Dispatcher
+from globus_compute_services.relay.heartbeats import HeartbeatsRelay
+from globus_compute_services.relay.intake import Intake
+from globus_compute_services.relay.results import ResultsRelay
+from globus_compute_services.relay.starts import Starter
+from globus_compute_services.settings import Settings
+from globus_compute_services.store.database import Database
+
+__all__ = ["serve"]
+
+log = logging.getLogger(__name__)
+
+_BROKER_GRACE_S = 30
+_STOP_GRACE_S = 15
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises Problem if the database or the address cannot be used; waits for RabbitMQ as long as
+    it takes.
+    """
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database_url)
+        stack.push_async_callback(database.close)
+        await database.check()
+        broker = settings.broker
+        management = await stack.enter_async_context(
+            Management(broker.management_url, broker.username, broker.password, broker.vhost)
+        )
+        link = BrokerLink(broker.own_url())
+        accounts = Accounts(settings, management, link)
+        dispatcher = Dispatcher(database, link, settings.retention_days)
+        starter = Starter(database, link, accounts)
+        parts = Parts(settings, database, link, accounts, dispatcher, starter)
+        listener = stack.enter_context(_listen(settings.http.host, settings.http.port))
+        await _run(parts, listener)
+
+
+async def _run(parts: Parts, listener: socket.socket) -> None:
+    results = ResultsRelay(parts.database, parts.dispatcher)
+    heartbeats = HeartbeatsRelay(parts.database, parts.dispatcher, parts.starter)
+    intakes = [
+        Intake(parts.link, names.RESULTS_QUEUE, results.handle),
+        Intake(parts.link, names.HEARTBEATS_QUEUE, heartbeats.handle),
+    ]
+    server = uvicorn.Server(
+        uvicorn.Config(
+            make_app(parts),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=_STOP_GRACE_S,
+            limit_concurrency=1000,
+        )
+    )
+    try:
+        async with asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(parts.link.run()),
+                group.create_task(parts.dispatcher.run()),
+                group.create_task(parts.starter.run()),
+                group.create_task(notify.keep_watchdog_fed()),
+                group.create_task(_tell_ready(parts)),
+                *(group.create_task(intake.run()) for intake in intakes),
+            ]
+            await server.serve(sockets=[listener])
+            notify.tell_stopping()
+            for task in background:
+                task.cancel()
+    finally:
+        server.should_exit = True
+
+
+async def _tell_ready(parts: Parts) -> None:
+    """Ready when RabbitMQ is there, or after a while with what is missing as the status."""
+    http = parts.settings.http
+    serving = f"serving on http://{http.host}:{http.port}"
+    try:
+        async with asyncio.timeout(_BROKER_GRACE_S):
+            await parts.link.up.wait()
+    except TimeoutError:
+        notify.tell_ready(f"{serving}, waiting for RabbitMQ")
+        await parts.link.up.wait()
+        notify.tell_status(serving)
+    else:
+        notify.tell_ready(serving)
+    log.info("Ready: %s", serving)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
+        )
+    except OSError as error:
+        raise Problem(
+            f"Cannot listen on {host}:{port}: {error.strerror}",
+            "see http.host and http.port in config.yaml",
+            ExitStatus.UNAVAILABLE,
+        ) from error
