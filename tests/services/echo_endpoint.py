@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import pika
 from globus_compute_common import messagepack
@@ -24,12 +25,12 @@ def main() -> None:
     channel.confirm_delivery()
     serializer = ComputeSerializer()
 
-    def publish(message: EPStatusReport | Result, queue_info: dict) -> None:
+    def publish(message: EPStatusReport | Result, queue_info: dict[str, Any]) -> None:
         kwargs = dict(queue_info["queue_publish_kwargs"])
         properties = pika.BasicProperties(**kwargs.pop("properties"))
         channel.basic_publish(body=messagepack.pack(message), properties=properties, **kwargs)
 
-    def on_task(_channel, method, _properties, body) -> None:
+    def on_task(_channel: Any, method: Any, _properties: Any, body: bytes) -> None:
         task = messagepack.unpack(body)
         assert isinstance(task, Task)
         try:
@@ -37,7 +38,7 @@ def main() -> None:
             result = Result(
                 task_id=task.task_id, data=serializer.serialize(function(*args, **kwargs))
             )
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (a researcher's function may raise anything)
             details = {"code": "RemoteExecutionError", "user_message": repr(error)}
             result = Result(task_id=task.task_id, data=repr(error), error_details=details)
         publish(result, info["result_queue_info"])
