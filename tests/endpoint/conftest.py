@@ -2,16 +2,17 @@
 """These tests need the broker of a test host: run them with ``tests/endpoint/run``."""
 
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pika
 import pytest
 from pydantic import SecretStr
 
+from endpoint.harness import AMQP_URL, Harness
 from globus_compute_endpoint.amqp import QueueInfo, ResultQueueInfo
 from globus_compute_endpoint.amqp.queue_info import PublishKwargs
-
-AMQP_URL = "amqp://guest:guest@127.0.0.1:5672/%2F"
 
 
 def rabbitmqctl(*arguments: str) -> str:
@@ -36,3 +37,10 @@ def destination(queue: QueueInfo) -> ResultQueueInfo:
     return ResultQueueInfo(
         connection_url=queue.connection_url, queue=queue.queue, queue_publish_kwargs=publish
     )
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    made = Harness(tmp_path)
+    yield made
+    made.close()

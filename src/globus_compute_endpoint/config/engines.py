@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``engine:`` of a user endpoint's configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from globus_compute_sdk.errors import SerdeError
+from globus_compute_sdk.serialize.facade import parse_allowlist
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+__all__ = [
+    "EngineConfig",
+    "GlobusComputeEngineConfig",
+    "ProcessPoolEngineConfig",
+    "ThreadPoolEngineConfig",
+]
+
+
+def _known_serializers(names: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        parse_allowlist(names)
+    except SerdeError as error:
+        raise ValueError(str(error)) from error
+    return names
+
+
+class _AnyEngine(BaseModel):
+    """What all engines understand."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    label: str | None = None
+    allowed_serializers: Annotated[tuple[str, ...], AfterValidator(_known_serializers)] = ()
+    run_in_sandbox: bool = False
+    working_dir: Path | None = None
+    max_retries_on_system_failure: Annotated[int, Field(ge=0)] = 0
+
+
+class ThreadPoolEngineConfig(_AnyEngine):
+    """``type: ThreadPoolEngine``."""
+
+    type: Literal["ThreadPoolEngine"]
+    max_workers: Annotated[int, Field(ge=1)] | None = None
+
+
+class ProcessPoolEngineConfig(_AnyEngine):
+    """``type: ProcessPoolEngine``."""
+
+    type: Literal["ProcessPoolEngine"]
+    max_workers: Annotated[int, Field(ge=1)] | None = None
+
+
+class JobStatus(BaseModel):
+    """How often blocks are looked at, and when they are let go. In seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_idletime: Annotated[float, Field(gt=0)] = 120.0
+    strategy_period: Annotated[float, Field(gt=0)] = 5.0
+
+
+class GlobusComputeEngineConfig(_AnyEngine):
+    """``type: GlobusComputeEngine``; options which are not named here are HTEX's own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: Literal["GlobusComputeEngine"] = "GlobusComputeEngine"
+    provider: dict[str, Any] = Field(default_factory=lambda: {"type": "LocalProvider"})
+    strategy: Literal["simple", "htex_auto_scale", "none"] = "simple"
+    job_status_kwargs: JobStatus = JobStatus()
+
+
+EngineConfig = Annotated[
+    ThreadPoolEngineConfig | ProcessPoolEngineConfig | GlobusComputeEngineConfig,
+    Field(discriminator="type"),
+]

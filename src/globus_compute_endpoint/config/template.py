@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rendering the template of user endpoints with what a researcher has asked for.
+
+All of this runs as the mapped user. Still, a variable must never say more than one value: each
+is quoted as JSON, which is YAML too, before the template sees it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jinja2
+import jsonschema
+import referencing
+import referencing.exceptions
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from ..problem import ExitStatus, Problem
+
+__all__ = ["RESERVED", "render_user_config"]
+
+RESERVED = frozenset({"_GC", "parent_config", "user_runtime", "mapped_identity"})
+
+_OPTIONS = "user_endpoint_config"  # what researchers know these variables as
+_SHOWN_PROBLEMS = 5
+_RENDERED_LIMIT = 1 << 20
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+_PLAIN = re.compile(r"[A-Za-z0-9_./@+-]+")
+
+
+class _Quoted(str):
+    """A string as JSON, with its double quotes; ``raw`` is without."""
+
+    __slots__ = ("raw",)
+    raw: str
+
+    def __new__(cls, raw: str) -> _Quoted:
+        made = super().__new__(cls, _json(raw))
+        made.raw = raw
+        return made
+
+
+class _QuotedMapping(Mapping[str, Any]):
+    """A mapping looked up by plain keys, but whose keys come out quoted, as its values do."""
+
+    def __init__(self, raw: Mapping[str, Any], quote: Callable[[str], str]) -> None:
+        self._raw = raw
+        self._quote = quote
+
+    def __getitem__(self, key: str) -> Any:
+        return _quoted(self._raw[key.raw if isinstance(key, _Quoted) else key], self._quote)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._quote(key) for key in self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def items(self) -> Any:
+        return [(self._quote(key), self[key]) for key in self._raw]
+
+    def values(self) -> Any:
+        return [self[key] for key in self._raw]
+
+    def __str__(self) -> str:
+        return _json(self._raw)
+
+
+class _QuotedList(list[Any]):
+    """A list which comes out as JSON."""
+
+    def __init__(self, raw: list[Any], quote: Callable[[str], str]) -> None:
+        super().__init__(_quoted(each, quote) for each in raw)
+        self._raw = raw
+
+    def __str__(self) -> str:
+        return _json(self._raw)
+
+
+def render_user_config(
+    template: str,
+    schema: Mapping[str, Any] | bool | None,
+    user_opts: Mapping[str, Any],
+    user_runtime: Mapping[str, Any],
+    mapped_identity: Mapping[str, Any],
+) -> str:
+    """Return the YAML text of a user endpoint's configuration.
+
+    Raises:
+        Problem: the variables do not fit schema or template, or these are broken
+            (CONFIGURATION). The message is for the researcher.
+    """
+    if clash := sorted(RESERVED & user_opts.keys()):
+        raise _wrong_options(f"the name {clash[0]!r} is reserved", "choose another name for it")
+    if schema is not None:
+        _check(schema, user_opts)
+    variables = {key: _quoted(value, _Quoted) for key, value in user_opts.items()}
+    identity = _QuotedMapping(mapped_identity, _quoted_unless_plain)
+    variables["user_runtime"] = _quoted(user_runtime, _Quoted)
+    variables["mapped_identity"] = identity
+    variables["_GC"] = {"mapped_identity": identity, "user_runtime": variables["user_runtime"]}
+    return _render(template, variables)
+
+
+def _render(template: str, variables: Mapping[str, Any]) -> str:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined, finalize=_finalize, keep_trailing_newline=True
+    )
+    environment.filters["shell_escape"] = _shell_escape
+    try:
+        rendered = environment.from_string(template).render(variables)
+    except jinja2.UndefinedError as error:
+        raise _wrong_options(
+            f"the endpoint's template needs a value which is missing: {error.message}",
+            f"add it to {_OPTIONS}",
+        ) from error
+    except jinja2.TemplateSyntaxError as error:
+        raise _broken(f"line {error.lineno}: {error.message}") from error
+    except Exception as error:
+        raise _broken(f"{type(error).__name__}: {error}") from error
+    if len(rendered) > _RENDERED_LIMIT:
+        raise _wrong_options("the rendered configuration is over 1 MiB", "pass shorter values")
+    return rendered
+
+
+def _check(schema: Mapping[str, Any] | bool, user_opts: Mapping[str, Any]) -> None:
+    # With a registry of our own nothing is fetched from the network.
+    validator = jsonschema.Draft202012Validator(schema, registry=referencing.Registry())
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+        errors = sorted(validator.iter_errors(dict(user_opts)), key=lambda each: each.json_path)
+    except (jsonschema.SchemaError, referencing.exceptions.Unresolvable) as error:
+        text = getattr(error, "message", None) or str(error)
+        raise Problem(
+            "SCHEMA_BROKEN",
+            f"the endpoint's user_config_schema.json is broken: {text}",
+            "tell the administrator of the endpoint",
+            ExitStatus.CONFIGURATION,
+        ) from error
+    if not errors:
+        return
+    told = [f"{each.json_path.replace('$', _OPTIONS, 1)}: {each.message:.300}" for each in errors]
+    if len(told) > _SHOWN_PROBLEMS:
+        told[_SHOWN_PROBLEMS:] = [f"and {len(told) - _SHOWN_PROBLEMS} more"]
+    raise _wrong_options("; ".join(told), f"change what is named in {_OPTIONS}")
+
+
+def _quoted(value: Any, quote: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return quote(value)
+    if isinstance(value, Mapping):
+        return _QuotedMapping(value, quote)
+    if isinstance(value, list | tuple):
+        return _QuotedList(list(value), quote)
+    return value
+
+
+def _quoted_unless_plain(text: str) -> str:
+    """Quote what the system says of a user only where it must be (gecos is the user's own)."""
+    return text if _PLAIN.fullmatch(text) else _Quoted(text)
+
+
+def _json(value: Any) -> str:
+    """Return JSON which YAML reads alike: YAML has no surrogate pairs, and folds some spaces."""
+    return _UNPRINTABLE.sub(_escape, json.dumps(value, ensure_ascii=False))
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _finalize(value: Any) -> Any:
+    """Write null, true and false as YAML does."""
+    return _json(value) if value is None or isinstance(value, bool) else value
+
+
+def _shell_escape(value: Any) -> str:
+    """Quote a value as one word of a shell command, without its JSON quotes."""
+    if isinstance(value, jinja2.Undefined):
+        return str(value)  # raises, unless the template gave a default
+    text = value.raw if isinstance(value, _Quoted) else str(value)
+    if any(not character.isprintable() for character in text):
+        # Such as a line break, which would end the YAML value that the command stands in.
+        raise ValueError(f"{text!r:.100} has a line break or a control character")
+    return shlex.quote(text)
+
+
+def _wrong_options(message: str, hint: str) -> Problem:
+    return Problem("USER_OPTIONS_INVALID", message, hint, ExitStatus.CONFIGURATION)
+
+
+def _broken(text: str) -> Problem:
+    return Problem(
+        "TEMPLATE_FAILED",
+        f"the endpoint's template cannot be rendered with these values: {text}",
+        f"check the values in {_OPTIONS}; else tell the administrator of the endpoint",
+        ExitStatus.CONFIGURATION,
+    )

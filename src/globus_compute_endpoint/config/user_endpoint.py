@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration of a user endpoint: a single user's ``config.yaml``, or a rendered template."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .common import CommonConfig
+from .engines import EngineConfig, GlobusComputeEngineConfig
+
+__all__ = ["UserEndpointConfig"]
+
+
+class UserEndpointConfig(CommonConfig):
+    """What a user endpoint may be told.
+
+    ``idle_heartbeats_soft`` heartbeats without a task end the endpoint (0: never), and
+    ``idle_heartbeats_hard`` heartbeats in which nothing moved, even where tasks are outstanding.
+    """
+
+    multi_user: Literal[False] | None = None
+    engine: EngineConfig = GlobusComputeEngineConfig()
+    idle_heartbeats_soft: Annotated[int, Field(ge=0)] = 0
+    idle_heartbeats_hard: Annotated[int, Field(ge=0)] = 5760
+    endpoint_setup: str | None = None
+    endpoint_teardown: str | None = None

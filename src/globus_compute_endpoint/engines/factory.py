@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an engine's configuration to the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..config.engines import EngineConfig, ProcessPoolEngineConfig, ThreadPoolEngineConfig
+from ..problem import ExitStatus, Problem
+from .base import Engine
+from .process_pool import ProcessPoolEngine
+from .thread_pool import ThreadPoolEngine
+
+__all__ = ["build"]
+
+
+def build(config: EngineConfig) -> Engine:
+    """Make the engine which ``config`` describes.
+
+    Raises:
+        Problem: the engine cannot do what is asked of it (CONFIGURATION).
+    """
+    common: dict[str, Any] = {
+        "allowed_serializers": config.allowed_serializers,
+        "run_in_sandbox": config.run_in_sandbox,
+        "working_dir": config.working_dir,
+    }
+    retries = config.max_retries_on_system_failure
+    if isinstance(config, ThreadPoolEngineConfig):
+        return ThreadPoolEngine(config.max_workers, **common)
+    if isinstance(config, ProcessPoolEngineConfig):
+        return ProcessPoolEngine(
+            config.max_workers, max_retries_on_system_failure=retries, **common
+        )
+    raise Problem(
+        "ENGINE_MISSING",
+        "GlobusComputeEngine is not part of this version yet",
+        "use ThreadPoolEngine or ProcessPoolEngine",
+        ExitStatus.CONFIGURATION,
+    )

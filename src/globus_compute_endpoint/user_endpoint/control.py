@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The conversation with the manager: one JSON object a frame, over a SEQPACKET pair."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+from collections.abc import Callable
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from ..amqp import QueueInfo, ResultQueueInfo
+
+__all__ = ["Control", "Credentials", "Drain", "Frame", "State", "Stop", "UserEndpointQueues"]
+
+log = logging.getLogger(__name__)
+
+FRAME_LIMIT = 64 * 1024
+State = Literal["starting", "running", "draining", "stopped", "failed"]
+
+
+class UserEndpointQueues(BaseModel):
+    """The queues of one user endpoint, with the credentials for them."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    endpoint_id: UUID
+    task_queue_info: QueueInfo
+    result_queue_info: ResultQueueInfo
+    heartbeat_queue_info: ResultQueueInfo
+
+
+class Credentials(BaseModel):
+    """Go on with these."""
+
+    type: Literal["credentials"]
+    amqp_creds: UserEndpointQueues
+
+
+class Drain(BaseModel):
+    """Take no more tasks; end when those that are here are done."""
+
+    type: Literal["drain"]
+
+
+class Stop(BaseModel):
+    """End now."""
+
+    type: Literal["stop"]
+
+
+Frame = Annotated[Credentials | Drain | Stop, Field(discriminator="type")]
+_frames: TypeAdapter[Credentials | Drain | Stop] = TypeAdapter(Frame)
+
+
+class Control:
+    """Our end of the conversation. Its end is not ours: the manager may be restarting."""
+
+    def __init__(self, conversation: socket.socket | None) -> None:
+        self._socket = conversation
+        self._state: State = "starting"
+        self._handle: Callable[[Credentials | Drain | Stop], None] | None = None
+
+    def start(self, handle: Callable[[Credentials | Drain | Stop], None]) -> None:
+        """Call ``handle`` on the event loop for each frame from the manager."""
+        self._handle = handle
+        if self._socket is not None:
+            self._socket.setblocking(False)
+            asyncio.get_running_loop().add_reader(self._socket, self._readable)
+
+    def tell(self, state: State, outstanding: int) -> None:
+        """Tell the manager how we are."""
+        self._state = state
+        if self._socket is None:
+            return
+        frame = {"type": "status", "state": state, "outstanding": outstanding}
+        # A manager which does not listen gets the next one.
+        with contextlib.suppress(OSError):
+            self._socket.send(json.dumps(frame).encode(), socket.MSG_DONTWAIT)
+
+    def refresh(self, outstanding: int) -> None:
+        """Tell the last state again, with a new figure."""
+        self.tell(self._state, outstanding)
+
+    def close(self) -> None:
+        """End the conversation."""
+        if self._socket is not None:
+            with contextlib.suppress(RuntimeError):  # before the event loop, or after it
+                asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+
+    def _readable(self) -> None:
+        assert self._socket is not None
+        assert self._handle is not None
+        try:
+            data = self._socket.recv(FRAME_LIMIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            log.info("The manager has closed the conversation; going on without it")
+            self.close()
+            return
+        try:
+            frame = _frames.validate_json(data)
+        except ValidationError as error:
+            # Not the error itself: the frame may hold passwords.
+            log.warning("A frame from the manager was not understood: %s", _fields(error))
+            return
+        self._handle(frame)
+
+
+def _fields(error: ValidationError) -> str:
+    return "; ".join(f"{item['loc']}: {item['type']}" for item in error.errors())

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The directory of one endpoint in ``~/.globus_compute``."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from uuid import UUID
+
+from globus_compute_sdk.sdk.compute_dir import get_compute_dir
+
+from ..problem import ExitStatus, Problem
+
+__all__ = ["EndpointDirectory"]
+
+
+@dataclass(frozen=True)
+class EndpointDirectory:
+    """Where an endpoint of one user keeps its files."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, name: str) -> EndpointDirectory:
+        """Return the directory of the endpoint called ``name``, which need not exist."""
+        return cls(get_compute_dir() / name)
+
+    @property
+    def config(self) -> Path:
+        """``config.yaml``."""
+        return self.path / "config.yaml"
+
+    @property
+    def log(self) -> Path:
+        """``endpoint.log``."""
+        return self.path / "endpoint.log"
+
+    def make(self) -> None:
+        """Create the directory, readable by its owner only.
+
+        Raises:
+            Problem: that is not possible (CANNOT_CREATE).
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
+    def endpoint_id(self) -> UUID | None:
+        """Return the id of the registered endpoint, or None.
+
+        Raises:
+            Problem: ``endpoint.json`` is there, but not readable (CONFIGURATION).
+        """
+        path = self.path / "endpoint.json"
+        try:
+            return UUID(json.loads(path.read_text())["endpoint_id"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Problem(
+                "ENDPOINT_JSON_UNREADABLE",
+                f"cannot read the endpoint's id from {path}: {error}",
+                'it must hold {"endpoint_id": "<UUID>"}; remove it to register anew',
+                ExitStatus.CONFIGURATION,
+            ) from error
+
+    def remember(self, endpoint_id: UUID) -> None:
+        """Write ``endpoint.json``, whole or not at all."""
+        path = self.path / "endpoint.json"
+        new = path.with_suffix(".new")
+        try:
+            new.write_text(json.dumps({"endpoint_id": str(endpoint_id)}) + "\n")
+            new.replace(path)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+    def lock(self, where: Path | None = None) -> IO[str]:
+        """Take the lock which keeps a second instance away; the open file holds it.
+
+        ``where`` is a directory on a local disk, if there is one: not all shared file systems
+        lock.
+
+        Raises:
+            Problem: another instance runs (CANNOT_CREATE).
+        """
+        path = (where or self.path) / "daemon.pid"
+        try:
+            held = path.open("a+")
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.seek(0)
+            pid = held.read().strip() or "unknown"
+            held.close()
+            raise Problem(
+                "ALREADY_RUNNING",
+                f"another instance of this endpoint is running (pid {pid})",
+                "stop it first",
+                ExitStatus.CANNOT_CREATE,
+            ) from None
+        held.truncate(0)
+        held.write(f"{os.getpid()}\n")
+        held.flush()
+        return held
+
+
+def _cannot_write(path: Path, error: OSError) -> Problem:
+    return Problem(
+        "CANNOT_WRITE",
+        f"cannot write {path}: {error.strerror}",
+        "check that the directory may be written, and that the disk and quota are not full",
+        ExitStatus.CANNOT_CREATE,
+    )

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the document which a manager hands over to a serving user endpoint.
+
+This is the first code that runs as the mapped user, and the first that opens what the services
+and the researcher have sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from setproctitle import setproctitle
+
+from ..amqp import Unroutable, publish_once
+from ..config.common import Port
+from ..config.loading import load_yaml, validate
+from ..config.template import render_user_config
+from ..config.user_endpoint import UserEndpointConfig
+from ..engines.factory import build
+from ..problem import ExitStatus, Problem
+from .control import Control, UserEndpointQueues
+from .directory import EndpointDirectory
+from .heartbeat import status_report
+from .ledger import MemoryLedger
+from .logs import log_to
+from .service import Settings, UserEndpoint
+from .setup import run_script
+
+__all__ = ["LaunchDocument", "launch", "serve"]
+
+log = logging.getLogger(__name__)
+
+_NOTICE_PERIOD = 3  # what the services expect of a report of failure
+_NOTICE_TIMEOUT = 30.0
+
+
+class LaunchDocument(BaseModel):
+    """All that a user endpoint starts from."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    endpoint_id: UUID
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+    manager_id: UUID
+    user_opts: dict[str, Any] = {}
+    user_runtime: dict[str, Any] = {}
+    amqp_creds: UserEndpointQueues
+    template: str
+    template_schema: dict[str, Any] | bool | None = Field(None, alias="schema")
+    environment: dict[str, str] = {}
+    mapped_identity: dict[str, Any] = {}
+    amqp_port: Port | None = None
+    debug: bool = False
+    state_directory: Path | None = None
+
+
+def launch(document: bytes, control: socket.socket | None) -> int:
+    """Become the user endpoint which ``document`` describes; return the exit status.
+
+    Whatever goes wrong is logged in full, and told to the researcher through the services.
+    """
+    conversation = Control(control)
+    try:
+        parsed = LaunchDocument.model_validate_json(document)
+    except ValidationError as error:
+        fields = ", ".join(f"{item['loc']}: {item['type']}" for item in error.errors())
+        log.error("The document to start from is malformed: %s", fields)
+        conversation.tell("failed", 0)
+        return int(ExitStatus.DATA)
+    try:
+        status = _launch(parsed, conversation)
+    except Problem as problem:
+        log.error("Cannot start, or go on: %s", problem, exc_info=parsed.debug)
+        status = int(problem.exit_status)
+        _give_notice(parsed, str(problem))
+    except Exception:  # the boundary: the researcher is told that something broke, the log what
+        log.exception("The user endpoint has broken down")
+        status = int(ExitStatus.INTERNAL)
+        _give_notice(parsed, "the user endpoint has broken down: its administrator's log says why")
+    conversation.tell("stopped" if status == 0 else "failed", 0)
+    conversation.close()
+    return status
+
+
+def serve(settings: Settings, control: Control) -> None:
+    """Serve until the end.
+
+    Raises:
+        Problem: the engine cannot be made, or has failed.
+    """
+    engine = build(settings.config.engine)
+    run_script("endpoint_setup", settings.config.endpoint_setup)
+    try:
+        asyncio.run(_run(settings, engine, control))
+    finally:
+        run_script("endpoint_teardown", settings.config.endpoint_teardown)
+
+
+async def _run(settings: Settings, engine: Any, control: Control) -> None:
+    # Made inside the loop, which their events belong to.
+    await UserEndpoint(settings, engine, MemoryLedger(), control).run()
+
+
+def _launch(document: LaunchDocument, control: Control) -> int:
+    _set_environment(document)
+    title = f"Globus Compute Endpoint ({document.endpoint_id}, {document.name})"
+    setproctitle(title)
+    directory = EndpointDirectory.of(document.name)
+    directory.make()
+    directory.remember(document.endpoint_id)
+    with directory.lock(document.state_directory):
+        log_to(directory.log, str(document.endpoint_id), debug=document.debug)
+        config = _config(document)
+        log.info("Configured with %s", type(config.engine).__name__)
+        settings = Settings(
+            endpoint_id=str(document.endpoint_id),
+            name=document.name,
+            directory=directory.path,
+            queues=document.amqp_creds,
+            config=config,
+            process_title=title,
+        )
+        serve(settings, control)
+    return 0
+
+
+def _config(document: LaunchDocument) -> UserEndpointConfig:
+    text = render_user_config(
+        document.template,
+        document.template_schema,
+        document.user_opts,
+        document.user_runtime,
+        document.mapped_identity,
+    )
+    source = "the configuration made from the endpoint's template"
+    log.debug("Rendered configuration:\n%s", text)
+    config = validate(UserEndpointConfig, load_yaml(text, source), source)
+    if config.amqp_port is None and document.amqp_port is not None:
+        config = config.model_copy(update={"amqp_port": document.amqp_port})
+    return config
+
+
+def _set_environment(document: LaunchDocument) -> None:
+    os.environ.update(document.environment)
+    runtime = document.user_runtime
+    python = runtime.get("python")
+    version = python.get("version") if isinstance(python, dict) else None
+    for variable, value in (
+        ("GC_USER_PYTHON_VERSION", version),
+        ("GC_USER_SDK_VERSION", runtime.get("globus_compute_sdk_version")),
+    ):
+        if isinstance(value, str) and "\0" not in value:
+            os.environ[variable] = value
+
+
+def _give_notice(document: LaunchDocument, message: str) -> None:
+    state = {"error": message, "heartbeat_period": _NOTICE_PERIOD}
+    report = status_report(str(document.endpoint_id), state)
+    notice = publish_once(
+        document.amqp_creds.heartbeat_queue_info,
+        report,
+        name=f"{document.name} notice",
+        port=document.amqp_port,
+        timeout=_NOTICE_TIMEOUT,
+    )
+    try:
+        asyncio.run(notice)
+    except (TimeoutError, Unroutable, OSError) as error:
+        log.error("The services could not be told of the failure: %s", error)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Logging of a user endpoint: to its ``endpoint.log``, and to where standard error goes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from ..problem import ExitStatus, Problem
+
+__all__ = ["log_to", "quiet_libraries"]
+
+_FORMAT = (
+    "%(asctime)s %(levelname)s %(processName)s-%(process)d %(threadName)s-%(thread)d"
+    " %(name)s:%(lineno)d %(funcName)s %(message)s"
+)
+
+
+def log_to(path: Path, endpoint_id: str, *, debug: bool) -> None:
+    """Log to a file from here on.
+
+    Raises:
+        Problem: it cannot be written (CANNOT_CREATE).
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"========== Endpoint begins: {endpoint_id}\n")
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise Problem(
+            "CANNOT_WRITE",
+            f"cannot write {path}: {error.strerror}",
+            "check that the directory may be written, and that the disk and quota are not full",
+            ExitStatus.CANNOT_CREATE,
+        ) from error
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    quiet_libraries(debug=debug)
+
+
+def quiet_libraries(*, debug: bool) -> None:
+    """Leave out what libraries say of matters which we report ourselves."""
+    if debug:
+        return
+    for name in ("pika", "parsl", "globus_sdk", "globus_compute_sdk", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL if name == "pika" else logging.WARNING)
+
+
+def log_to_stderr() -> None:
+    """Log to standard error, plainly: systemd and terminals add the time themselves."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)

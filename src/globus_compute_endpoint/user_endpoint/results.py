@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Publishing results until the broker has confirmed each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from ..amqp import Backoff, Publisher, Unroutable
+
+__all__ = ["ResultPublisher"]
+
+log = logging.getLogger(__name__)
+
+
+class ResultPublisher:
+    """Publishes packed results; ``confirmed`` is called with the id of each task once."""
+
+    def __init__(self, publisher: Publisher, confirmed: Callable[[str], None]) -> None:
+        self._publisher = publisher
+        self._confirmed = confirmed
+        self._waiting: dict[str, Backoff] = {}
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def outstanding(self) -> int:
+        """How many results are not confirmed yet."""
+        return len(self._waiting)
+
+    def publish(self, task_id: str, result: bytes) -> None:
+        """Publish a result, and again until it is confirmed."""
+        if task_id not in self._waiting:
+            self._waiting[task_id] = Backoff(1, 60)
+            self._empty.clear()
+        future = self._publisher.publish(result)
+        future.add_done_callback(partial(self._answered, task_id, result))
+
+    async def flush(self, seconds: float) -> int:
+        """Wait until all are confirmed, so long at most; return how many are not."""
+        try:
+            await asyncio.wait_for(self._empty.wait(), seconds)
+        except TimeoutError:
+            return len(self._waiting)
+        return 0
+
+    def _answered(self, task_id: str, result: bytes, future: asyncio.Future[None]) -> None:
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is None:
+            del self._waiting[task_id]
+            if not self._waiting:
+                self._empty.set()
+            self._confirmed(task_id)
+            return
+        if not isinstance(error, Unroutable):
+            raise error
+        delay = self._waiting[task_id].next()
+        log.warning(
+            "The result of task %s was not taken: %s; trying again in %.0f s",
+            task_id,
+            error,
+            delay,
+            extra={"GC_TASK_ID": task_id},
+        )
+        asyncio.get_running_loop().call_later(delay, self.publish, task_id, result)

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The user endpoint as a whole: its parts, its life and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import logging
+import os
+import platform
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from globus_compute_sdk.version import __version__ as sdk_version
+
+from .. import __version__
+from ..amqp import Connection, Consumer, Delivery, Publisher, ResultQueueInfo
+from ..config.user_endpoint import UserEndpointConfig
+from ..engines.base import Engine, EngineContext, TaskRequest
+from ..problem import Problem
+from ..worker import task as worker
+from . import intake
+from .control import Control, Credentials, Drain, Stop, UserEndpointQueues
+from .heartbeat import Heartbeat, IdleWatch
+from .ledger import Ledger
+from .results import ResultPublisher
+
+__all__ = ["Settings", "UserEndpoint"]
+
+log = logging.getLogger(__name__)
+
+_MIN_PREFETCH, _MAX_PREFETCH = 128, 4096
+_FLUSH_TIMEOUT = 10.0  # seconds for results which are done, at a stop
+_FAREWELL_TIMEOUT = 3.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user endpoint is."""
+
+    endpoint_id: str
+    name: str
+    directory: Path
+    queues: UserEndpointQueues
+    config: UserEndpointConfig
+    process_title: str
+
+
+class UserEndpoint:
+    """One user endpoint, from its first connection to its end.
+
+    A task passes: consumer → intake → ledger → engine → ledger → result publisher → ledger.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine, ledger: Ledger, control: Control):
+        self._settings = settings
+        self._engine = engine
+        self._ledger = ledger
+        self._control = control
+        self._movements = 0
+        self._problem: Problem | None = None
+        self._draining = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._settled = asyncio.Event()
+        queues = settings.queues
+        prefetch = min(max(2 * engine.slots, _MIN_PREFETCH), _MAX_PREFETCH)
+        self._consumer = Consumer(
+            queues.task_queue_info.queue,
+            self._received,
+            prefetch=prefetch,
+            on_consuming=self._consuming,
+        )
+        self._result_channel = Publisher(queues.result_queue_info.queue_publish_kwargs)
+        self._heartbeat_channel = Publisher(queues.heartbeat_queue_info.queue_publish_kwargs)
+        self._results = ResultPublisher(self._result_channel, self._confirmed)
+        self._heartbeat = Heartbeat(
+            settings.endpoint_id,
+            settings.config.heartbeat_period,
+            self._heartbeat_channel,
+            self._state,
+            self._beat,
+        )
+        self._idle = IdleWatch(
+            settings.config.idle_heartbeats_soft, settings.config.idle_heartbeats_hard
+        )
+        self._tasks_connection = self._connection("tasks", queues.task_queue_info.connection_url)
+        self._tasks_connection.add(self._consumer)
+        self._publish_connection = self._connection(
+            "results", queues.result_queue_info.connection_url
+        )
+        self._publish_connection.add(self._result_channel)
+        self._heartbeat_connection = self._publish_connection
+        if not _same_broker(queues.result_queue_info, queues.heartbeat_queue_info):
+            self._heartbeat_connection = self._connection(
+                "heartbeats", queues.heartbeat_queue_info.connection_url
+            )
+        self._heartbeat_connection.add(self._heartbeat_channel)
+
+    async def run(self) -> None:
+        """Serve until told to stop, idle, or broken.
+
+        Raises:
+            Problem: the engine cannot be started, or has failed.
+        """
+        self._control.start(self._handle)
+        self._control.tell("starting", 0)
+        self._listen_to_signals()
+        await self._engine.start(self._engine_context())
+        async with asyncio.TaskGroup() as group:
+            connections = self._connections()
+            background = [group.create_task(each.run()) for each in connections]
+            beating = group.create_task(self._heartbeat.run())
+            try:
+                await self._until_the_end()
+            finally:
+                beating.cancel()
+                await self._shut_down()
+                await asyncio.gather(*(each.close() for each in connections))
+                await asyncio.wait(background, timeout=_FAREWELL_TIMEOUT)
+        if self._problem is not None:
+            raise self._problem
+
+    def stop(self, reason: str) -> None:
+        """End now; what is not done stays in the queue."""
+        if not self._stopping.is_set():
+            log.info("Stopping: %s", reason)
+        self._stopping.set()
+
+    def drain(self, reason: str) -> None:
+        """Take no more tasks, and end when those that are here are done."""
+        if not self._draining.is_set():
+            log.info("Finishing up: %s", reason)
+        self._draining.set()
+        self._consumer.cancel()
+        self._control.tell("draining", self._ledger.outstanding)
+        self._note_settled()
+
+    async def _until_the_end(self) -> None:
+        stopping = asyncio.create_task(self._stopping.wait())
+        drained = asyncio.create_task(self._drained())
+        await asyncio.wait([stopping, drained], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        drained.cancel()
+
+    async def _drained(self) -> None:
+        await self._draining.wait()
+        await self._settled.wait()
+
+    async def _shut_down(self) -> None:
+        self._consumer.cancel()
+        await self._engine.stop()
+        if left := await self._results.flush(_FLUSH_TIMEOUT):
+            log.warning("%d results could not be published; their tasks run again", left)
+        await self._heartbeat.farewell(_FAREWELL_TIMEOUT)
+        if left := self._ledger.outstanding:
+            log.info("%d tasks go back to the queue", left)
+
+    def _received(self, delivery: Delivery) -> None:
+        self._movements += 1
+        task = intake.read(delivery)
+        if isinstance(task, intake.NotATask):
+            self._refuse(task, delivery)
+        else:
+            self._ledger.admit(task, delivery, self._run)
+
+    def _run(self, task: TaskRequest) -> None:
+        log.info("Task %s received", task.task_id, extra={"GC_TASK_ID": task.task_id})
+        self._engine.submit(task)
+
+    def _refuse(self, message: intake.NotATask, delivery: Delivery) -> None:
+        if message.task_id is None:
+            log.error(
+                "A message of %d bytes on the task queue is not a task, and is dropped: %s",
+                len(delivery.body),
+                message.reason,
+            )
+            delivery.reject(requeue=False)
+            return
+        log.error(
+            "Task %s cannot be run: %s",
+            message.task_id,
+            message.reason,
+            extra={"GC_TASK_ID": message.task_id},
+        )
+        task = TaskRequest(message.task_id, b"", 0)
+        self._ledger.admit(task, delivery, lambda _: self._answer(message))
+
+    def _answer(self, message: intake.NotATask) -> None:
+        assert message.task_id is not None
+        text = (
+            f"The endpoint cannot run this task: {message.reason}. Submit it again, with a"
+            " globus-compute-sdk of a version that fits the endpoint's."
+        )
+        context = {"endpoint_id": self._settings.endpoint_id}
+        packed = worker.failure(message.task_id, "MalformedTask", text, context)
+        self._finished(message.task_id, packed)
+
+    def _finished(self, task_id: str, packed: bytes) -> None:
+        self._movements += 1
+        log.info(
+            "Task %s finished; its result has %d bytes",
+            task_id,
+            len(packed),
+            extra={"GC_TASK_ID": task_id},
+        )
+        self._ledger.store(task_id, packed, self._results.publish)
+
+    def _confirmed(self, task_id: str) -> None:
+        log.info("Task %s is done: result confirmed", task_id, extra={"GC_TASK_ID": task_id})
+        self._ledger.settle(task_id)
+        self._note_settled()
+
+    def _note_settled(self) -> None:
+        if self._draining.is_set() and not self._ledger.outstanding:
+            self._settled.set()
+
+    def _consuming(self) -> None:
+        log.info("Taking tasks from %s", self._consumer.queue)
+        self._control.tell("running", self._ledger.outstanding)
+
+    def _beat(self) -> None:
+        outstanding = self._ledger.outstanding
+        self._control.refresh(outstanding)
+        if reason := self._idle.beat(outstanding, self._movements):
+            self.stop(reason)
+
+    def _failed(self, problem: Problem) -> None:
+        log.error("The engine has failed: %s", problem)
+        self._problem = problem
+        # What the engine has given up was answered with errors: these should arrive.
+        self.drain(problem.message)
+
+    def _handle(self, frame: Credentials | Drain | Stop) -> None:
+        if isinstance(frame, Drain):
+            self.drain("the manager asks for it")
+        elif isinstance(frame, Stop):
+            self.stop("the manager asks for it")
+        elif str(frame.amqp_creds.endpoint_id) != self._settings.endpoint_id:
+            log.warning("Credentials of another endpoint have come, and are not used")
+        else:
+            self._use(frame.amqp_creds)
+
+    def _use(self, queues: UserEndpointQueues) -> None:
+        self._result_channel.redirect(queues.result_queue_info.queue_publish_kwargs)
+        self._heartbeat_channel.redirect(queues.heartbeat_queue_info.queue_publish_kwargs)
+        self._tasks_connection.replace_url(queues.task_queue_info.connection_url)
+        self._publish_connection.replace_url(queues.result_queue_info.connection_url)
+        if self._heartbeat_connection is not self._publish_connection:
+            self._heartbeat_connection.replace_url(queues.heartbeat_queue_info.connection_url)
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop, f"{signal.Signals(number).name} received")
+
+    def _connection(self, purpose: str, url: Any) -> Connection:
+        return Connection(
+            url,
+            name=f"{self._settings.name} {purpose}",
+            port=self._settings.config.amqp_port,
+            ca_file=self._settings.config.services.ca_file,
+        )
+
+    def _connections(self) -> list[Connection]:
+        every = [self._tasks_connection, self._publish_connection, self._heartbeat_connection]
+        return list(dict.fromkeys(every))
+
+    def _engine_context(self) -> EngineContext:
+        settings = self._settings
+        return EngineContext(
+            endpoint_id=settings.endpoint_id,
+            directory=settings.directory,
+            deliver=self._finished,
+            failed=self._failed,
+            process_title=f"{settings.process_title} worker",
+        )
+
+    def _state(self) -> dict[str, Any]:
+        return _who_we_are() | {
+            "outstanding_tasks": self._ledger.outstanding,
+            "engine_type": type(self._engine).__name__,
+            **self._engine.status(),
+        }
+
+
+def _same_broker(one: ResultQueueInfo, other: ResultQueueInfo) -> bool:
+    return one.connection_url == other.connection_url
+
+
+def _who_we_are() -> dict[str, Any]:
+    user = str(os.getuid())
+    with contextlib.suppress(KeyError, OSError):
+        user = getpass.getuser()
+    return {
+        "endpoint_version": __version__,
+        "sdk_version": sdk_version,
+        "python_version": platform.python_version(),
+        "hostname": socket.gethostname(),
+        "local_user": user,
+        "pid": os.getpid(),
+    }

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run one task: deserialize, call, serialize. The answer is a packed Result, whatever happens.
+
+This module travels to workers by value, as source text: their environment may hold another
+package of our name, or none. So it imports only what a stock worker environment has, and runs
+on every Python which the SDK supports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+RESULT_LIMIT = 10 * 1024 * 1024  # characters of a serialized result
+TEXT_LIMIT = 100_000  # characters of a traceback
+
+
+class NeedsProcess(Exception):
+    """The task changes its process's directory: it must not run beside others in a thread."""
+
+
+class TaskTimeout(BaseException):
+    """The task ran longer than GC_TASK_TIMEOUT. No ``except Exception`` of a task stops it."""
+
+
+class Refusal(Exception):
+    """Something which the researcher can mend."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def execute(task_id: str, body: bytes, context: dict[str, Any]) -> bytes:
+    """Run the packed task ``body`` and return the packed result.
+
+    ``context`` holds ``endpoint_id``, and optionally ``allowed_serializers`` and
+    ``result_serializers`` (import paths), ``directory`` (where the task runs), ``sandbox``
+    (whether it gets a directory of its own in there), ``in_thread`` (the process is shared
+    with other tasks) and ``received`` (when the endpoint got the task, ns).
+
+    Raises:
+        NeedsProcess: only if ``in_thread``.
+    """
+    started = time.time_ns()
+    try:
+        data = _run(task_id, body, context)
+    except NeedsProcess:
+        raise
+    except Refusal as refusal:
+        cause = refusal.__cause__
+        text = f"{refusal}\n\n{_traceback(cause)}" if cause else str(refusal)
+        return failure(task_id, refusal.code, text, context, started, user_message=str(refusal))
+    except BaseException as error:  # noqa: BLE001  (all that a task does to itself is its result)
+        last = traceback.format_exception_only(type(error), error)[-1].strip()
+        code = "TaskTimeout" if isinstance(error, TaskTimeout) else "RemoteExecutionError"
+        return failure(task_id, code, _traceback(error), context, started, user_message=last[:1000])
+    from globus_compute_common.messagepack import pack
+    from globus_compute_common.messagepack.message_types import Result
+
+    return pack(
+        Result(
+            task_id=uuid.UUID(task_id),
+            data=data,
+            details=details(context),
+            task_statuses=_transitions(context, started),
+        )
+    )
+
+
+def failure(
+    task_id: str,
+    code: str,
+    text: str,
+    context: dict[str, Any],
+    started: int | None = None,
+    *,
+    user_message: str | None = None,
+) -> bytes:
+    """Return a packed error result; ``text`` is what the researcher's exception shows."""
+    from globus_compute_common.messagepack import pack
+    from globus_compute_common.messagepack.message_types import Result, ResultErrorDetails
+
+    if len(text) > TEXT_LIMIT:
+        half = TEXT_LIMIT // 2
+        text = f"{text[:half]}\n[… {len(text) - TEXT_LIMIT} characters left out …]\n{text[-half:]}"
+    return pack(
+        Result(
+            task_id=uuid.UUID(task_id),
+            data=text,
+            error_details=ResultErrorDetails(
+                code=code, user_message=user_message or text.splitlines()[0]
+            ),
+            details=details(context),
+            task_statuses=_transitions(context, started),
+        )
+    )
+
+
+def details(context: dict[str, Any]) -> dict[str, Any]:
+    """Return what a result says about where it was made."""
+    known = dict(_environment())
+    known["endpoint_id"] = context["endpoint_id"]
+    return known
+
+
+@functools.lru_cache(maxsize=1)
+def _environment() -> dict[str, Any]:
+    from globus_compute_sdk.sdk.utils import get_env_details
+
+    environment: dict[str, Any] = get_env_details()
+    return environment
+
+
+def _run(task_id: str, body: bytes, context: dict[str, Any]) -> str:
+    function, args, kwargs = _deserialize(task_id, body, context)
+    if context.get("in_thread"):
+        if _is_shell_function(function):
+            raise NeedsProcess
+        value = function(*args, **kwargs)
+    else:
+        with _surroundings(task_id, context), _deadline(task_id):
+            value = function(*args, **kwargs)
+    return _serialize(value, context)
+
+
+def _deserialize(task_id: str, body: bytes, context: dict[str, Any]) -> list[Any]:
+    from globus_compute_common.messagepack import unpack
+    from globus_compute_common.messagepack.message_types import Task
+
+    try:
+        task = unpack(body)
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is no task)
+        raise Refusal(
+            "MalformedTask",
+            "The endpoint could not read the task message. Submit it with a globus-compute-sdk"
+            f" of a version that fits the endpoint's. ({type(error).__name__})",
+        ) from None
+    if not isinstance(task, Task) or str(task.task_id) != task_id:
+        raise Refusal(
+            "MalformedTask",
+            f"The message for task {task_id} holds something else: submit the task again.",
+        )
+    serializer = _serializer(tuple(context.get("allowed_serializers") or ()))
+    parts: list[Any] = serializer.unpack_and_deserialize(task.task_buffer)
+    return parts
+
+
+@functools.lru_cache(maxsize=8)
+def _serializer(allowed: tuple[str, ...]) -> Any:
+    from globus_compute_sdk.serialize import ComputeSerializer
+
+    return ComputeSerializer(allowed_deserializer_types=allowed or None)
+
+
+def _serialize(value: Any, context: dict[str, Any]) -> str:
+    strategies = context.get("result_serializers")
+    serializer = _serializer(())
+    try:
+        if strategies:
+            data = serializer.serialize_from_list(value, strategies)
+        else:
+            data = serializer.serialize(value)
+    except Exception as error:
+        raise Refusal(
+            "ResultSerializationError",
+            f"The function returned a {type(value).__name__}, which cannot be serialized. Return"
+            " plain data (numbers, text, lists, dicts, arrays), or write it to a file and return"
+            " the path.",
+        ) from error
+    if len(data) > RESULT_LIMIT:
+        raise Refusal(
+            "MaxResultSizeExceeded",
+            f"MaxResultSizeExceeded: the task's result of {len(data)}B exceeded the limit of"
+            f" {RESULT_LIMIT}B. Return less, or write it to a file and return the path.",
+        )
+    return str(data)
+
+
+def _is_shell_function(function: Any) -> bool:
+    from globus_compute_sdk.sdk.shell_function import ShellFunction
+
+    return isinstance(function, ShellFunction)
+
+
+@contextlib.contextmanager
+def _surroundings(task_id: str, context: dict[str, Any]) -> Iterator[None]:
+    """Give the task its variables and directory, and take them back."""
+    before = Path.cwd()
+    os.environ["GC_TASK_UUID"] = task_id
+    directory = Path(context.get("directory") or before)
+    if context.get("sandbox"):
+        directory = directory / task_id
+        os.environ["GC_TASK_SANDBOX_DIR"] = str(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    os.chdir(directory)
+    try:
+        yield
+    finally:
+        os.environ.pop("GC_TASK_UUID", None)
+        os.environ.pop("GC_TASK_SANDBOX_DIR", None)
+        with contextlib.suppress(OSError):  # the task may have removed its own ground
+            os.chdir(before)
+
+
+@contextlib.contextmanager
+def _deadline(task_id: str) -> Iterator[None]:
+    """Interrupt the task after GC_TASK_TIMEOUT seconds, as far as signals can."""
+    seconds = _timeout()
+    if not seconds or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def expire(_signal: int, _frame: Any) -> None:
+        raise TaskTimeout(
+            f"task {task_id} ran longer than the {seconds:g} s which this endpoint allows"
+            " (GC_TASK_TIMEOUT)"
+        )
+
+    previous = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def _timeout() -> float:
+    text = os.environ.get("GC_TASK_TIMEOUT", "").strip()
+    try:
+        return max(0.0, float(text)) if text else 0.0
+    except ValueError:
+        raise Refusal(
+            "BadTaskTimeout",
+            f"GC_TASK_TIMEOUT in the worker's environment is {text!r}, which is no number of"
+            " seconds: whoever configured this endpoint must mend it.",
+        ) from None
+
+
+def _transitions(context: dict[str, Any], started: int | None) -> list[Any]:
+    from globus_compute_common.messagepack.message_types import TaskTransition
+    from globus_compute_common.tasks import ActorName, TaskState
+
+    made = []
+    if received := context.get("received"):
+        made.append((received, TaskState.WAITING_FOR_LAUNCH, ActorName.INTERCHANGE))
+    if started is not None:
+        made.append((started, TaskState.EXEC_START, ActorName.WORKER))
+        made.append((time.time_ns(), TaskState.EXEC_END, ActorName.WORKER))
+    return [TaskTransition(timestamp=at, state=state, actor=who) for at, state, who in made]
+
+
+def _traceback(error: BaseException) -> str:
+    """Return the traceback without the frames of this module."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals is globals():
+        trace = trace.tb_next
+    if trace is None and not isinstance(error, TaskTimeout):
+        trace = error.__traceback__
+    lines = traceback.format_exception(type(error), error, trace)
+    return "".join(lines)
