@@ -28,7 +28,7 @@ test-long: ## the long tests; as root
 demo: ## two researchers, three engines, one host; KEEP=1 leaves the host running; as root
 	@tools/prepare hosts
 	@tools/prepare packages
-	@$(PYTHON) tests/run.py --suites demo
+	@PYTHONPATH=tests $(PYTHON) -m demo
 
 deb: ## the Debian packages, in dist/; as root
 	@tools/prepare packages

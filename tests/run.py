@@ -161,7 +161,7 @@ SUITES = [
     Suite("services", "tests/services", 5 * MINUTE, run_in_host("rabbitmq-server", "postgresql")),
     Suite("endpoint", "tests/endpoint", 6 * MINUTE, run_in_host("rabbitmq-server")),
     Suite("system", "tests/system", 12 * MINUTE, run_here),
-    Suite("demo", "tests/demo", 6 * MINUTE, run_here),
+    Suite("demo", "", 6 * MINUTE, run_commands(("demo",))),
 ]
 LONG = Suite("long", "tests/long", 4 * 60 * MINUTE, run_here)
 
@@ -218,6 +218,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, interrupt)
     REPORTS.mkdir(parents=True, exist_ok=True)
     os.environ["TEST_HOST_PREFIX"] = run_prefix()
+    os.environ["PYTHONPATH"] = str(TREE / "tests")
     outcomes = {}
     try:
         remove_orphans()

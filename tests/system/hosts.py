@@ -81,6 +81,7 @@ class Host:
     """A throw-away Debian host with systemd as its pid 1; up while the context lasts.
 
     `binds` are files and directories of the machine which it sees, read-only, at the same place.
+    With `keep` it stays up under its plain name, until the next of that name replaces it.
     """
 
     def __init__(
@@ -91,13 +92,14 @@ class Host:
         cgroups: str = "all",
         keep: bool = False,
     ) -> None:
-        self.name = f"{run_prefix()}{name}"
+        self.name = name if keep else f"{run_prefix()}{name}"
         self.binds = list(dict.fromkeys(binds))
         self.cgroups = cgroups
         self.keep = keep
 
     def __enter__(self) -> Self:
         try:
+            self.down()
             self.up()
         except BaseException:
             self.down()

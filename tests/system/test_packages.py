@@ -91,7 +91,7 @@ def test_accounts_and_directories_exist(host: Host) -> None:
     host.run("id", "globus-compute-services")
     stat = ("stat", "--format", "%U %a")
     assert host.run(*stat, "/var/lib/globus-compute-services").stdout == (
-        "globus-compute-services 750\n"
+        "globus-compute-services 700\n"
     )
     assert host.run(*stat, "/var/lib/globus-compute-endpoint/users").stdout == "root 711\n"
 
