@@ -171,11 +171,7 @@ class Host:
         line = self.command(
             *command, user=user, environment=environment, directory=directory, network=network
         )
-        done = checked(line, timeout=timeout, stdin=stdin, check=False)
-        if check and done.returncode:
-            inner = list(map(str, command))
-            raise CommandFailed(done.returncode, inner, done.stdout, done.stderr)
-        return done
+        return checked(line, timeout=timeout, stdin=stdin, check=check)
 
     @contextlib.contextmanager
     def background(

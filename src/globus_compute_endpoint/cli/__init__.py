@@ -19,6 +19,9 @@ __all__ = ["cli", "main"]
 # Command name -> (module of this package, attribute). A name with an underscore is for units
 # and other programs, and not listed.
 COMMANDS = {
+    "_gateway": ("services", "gateway"),
+    "_manager": ("services", "manager"),
+    "_spawner": ("services", "spawner"),
     "version": ("version", "version"),
 }
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The conversation with the manager: one JSON object a frame, over a SEQPACKET pair."""
+"""The conversation with the manager: one JSON object a frame, over a SEQPACKET pair.
+
+Behind the object of a ``credentials`` frame come a newline and a later start command's options
+and credentials, as the gateway packed them: the manager hands them on unread.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from ..amqp import QueueInfo, ResultQueueInfo
 
@@ -20,7 +25,7 @@ __all__ = ["Control", "Credentials", "Drain", "Frame", "State", "Stop", "UserEnd
 
 log = logging.getLogger(__name__)
 
-FRAME_LIMIT = 64 * 1024
+FRAME_LIMIT = 256 * 1024  # more than the manager ever sends
 State = Literal["starting", "running", "draining", "stopped", "failed"]
 
 
@@ -109,12 +114,20 @@ class Control:
             self.close()
             return
         try:
-            frame = _frames.validate_json(data)
-        except ValidationError as error:
+            frame = _parse(data)
+        except ValueError as error:
             # Not the error itself: the frame may hold passwords.
-            log.warning("A frame from the manager was not understood: %s", _fields(error))
+            what = _fields(error) if isinstance(error, ValidationError) else "not JSON"
+            log.warning("A frame from the manager was not understood: %s", what)
             return
         self._handle(frame)
+
+
+def _parse(data: bytes) -> Credentials | Drain | Stop:
+    head, _, blob = data.partition(b"\n")
+    if not blob:
+        return _frames.validate_json(head)
+    return _frames.validate_python({**from_json(blob), **from_json(head)})
 
 
 def _fields(error: ValidationError) -> str:

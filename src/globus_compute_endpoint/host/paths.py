@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a packaged system endpoint keeps what; see file-hierarchy(7)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from globus_compute_endpoint.problem import ExitStatus, Problem
+
+__all__ = ["EndpointPaths", "endpoint_paths", "state_directory"]
+
+_CONFIGURATION = Path("/etc/globus-compute-endpoint")
+_STATE = Path("/var/lib/globus-compute-endpoint")
+_RUNTIME = Path("/run/globus-compute-endpoint")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+_USERS_STATE = _STATE / "users"
+
+
+@dataclass(frozen=True)
+class EndpointPaths:
+    """The files of one system endpoint."""
+
+    name: str
+
+    @property
+    def configuration(self) -> Path:
+        """The administrator's directory."""
+        return _CONFIGURATION / self.name
+
+    @property
+    def config_yaml(self) -> Path:
+        """The manager's configuration."""
+        return self.configuration / "config.yaml"
+
+    @property
+    def starts(self) -> Path:
+        """Start records: the manager's."""
+        return _STATE / self.name / "starts"
+
+    @property
+    def registration(self) -> Path:
+        """``endpoint.json``, which holds the endpoint's id: the gateway's."""
+        return _STATE / self.name / "gateway" / "endpoint.json"
+
+    @property
+    def manager_socket(self) -> Path:
+        """Where the gateway reaches the manager."""
+        return _RUNTIME / self.name / "manager" / "socket"
+
+    @property
+    def spawner_socket(self) -> Path:
+        """Where the manager reaches the spawner."""
+        return _RUNTIME / self.name / "spawner" / "socket"
+
+    @property
+    def manager_unit(self) -> str:
+        """The unit which ``systemctl`` users know."""
+        return f"globus-compute-endpoint@{self.name}.service"
+
+    @property
+    def gateway_unit(self) -> str:
+        """The unit of the network's side."""
+        return f"globus-compute-endpoint-gateway@{self.name}.service"
+
+
+def endpoint_paths(name: str) -> EndpointPaths:
+    """The paths of the endpoint called ``name``; raises Problem where it is no possible name."""
+    if not _NAME.fullmatch(name) or name == _USERS_STATE.name:
+        raise Problem(
+            "BAD_ENDPOINT_NAME",
+            f"'{name}' cannot be the name of an endpoint",
+            "use letters, digits, '-', '_' and '.'; begin with a letter or digit",
+            ExitStatus.CONFIGURATION,
+        )
+    return EndpointPaths(name)
+
+
+def state_directory(uid: int, endpoint_id: UUID) -> Path:
+    """A user endpoint's own directory on local disk."""
+    return _USERS_STATE / str(uid) / str(endpoint_id)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The socket pair between manager and user endpoint: down orders, up a small status.
+
+What comes up is written by the user's own process and parsed as hostile: a fixed model, a bound on
+the frame, and nothing is done with it but to remember the last state.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from globus_compute_endpoint.host import packets
+
+__all__ = ["Control", "UserEndpointStatus"]
+
+log = logging.getLogger(__name__)
+
+_MAX_STATUS = 1024
+_MAX_QUEUED_ORDERS = 64
+
+
+class UserEndpointStatus(BaseModel):
+    """The last word of a user endpoint about itself: a claim."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    type: Literal["status"]
+    state: Literal["starting", "running", "draining", "stopped", "failed"]
+    outstanding: Annotated[int, Field(ge=0, le=2**53)] = 0
+
+
+class Control:
+    """The manager's end."""
+
+    def __init__(self, endpoint_id: UUID, connection: socket.socket) -> None:
+        self._endpoint_id = endpoint_id
+        self.last = UserEndpointStatus(type="status", state="starting")
+        self._channel = packets.PacketChannel(
+            connection, self._read, self._ended, max_queued=_MAX_QUEUED_ORDERS
+        )
+
+    def renew_credentials(self, blob: bytes) -> None:
+        """Hand down a later start command's blob, unread."""
+        self._channel.send(b'{"type":"credentials"}\n' + blob)
+
+    def stop(self) -> None:
+        """Ask it to finish up and end."""
+        self._channel.send(json.dumps({"type": "stop"}).encode())
+
+    def close(self) -> None:
+        """Close our end."""
+        self._channel.close()
+
+    def fileno(self) -> int:
+        """For the descriptor store."""
+        return self._channel.connection.fileno()
+
+    def _read(self, packet: packets.Packet) -> None:
+        packet.close()
+        try:
+            if len(packet.data) > _MAX_STATUS:
+                raise ValueError(f"a status of {len(packet.data)} bytes")
+            self.last = UserEndpointStatus.model_validate_json(packet.data)
+        except (ValidationError, ValueError) as error:
+            log.warning(
+                "user endpoint %s sent no status: %s",
+                self._endpoint_id,
+                str(error).splitlines()[0],
+                extra={"GC_ENDPOINT_ID": str(self._endpoint_id)},
+            )
+            self._channel.close()
+
+    def _ended(self) -> None:
+        log.debug("user endpoint %s closed its control socket", self._endpoint_id)

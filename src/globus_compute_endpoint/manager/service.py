@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The manager's unit: readiness, the gateway's frames, the mapping file, and the way it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator
+
+from setproctitle import setproctitle
+
+from globus_compute_endpoint.config.manager import ManagerSettings, load_manager_settings
+from globus_compute_endpoint.host import journal, notify
+from globus_compute_endpoint.host.paths import EndpointPaths
+from globus_compute_endpoint.host.systemd import ServiceManager
+from globus_compute_endpoint.host.watch import FileWatch
+from globus_compute_endpoint.manager.adoption import adopt_user_endpoints
+from globus_compute_endpoint.manager.gateway_link import GatewayLink
+from globus_compute_endpoint.manager.mapping import IdentityMapping
+from globus_compute_endpoint.manager.protocol import Failed, ProblemFields, Start, Status
+from globus_compute_endpoint.manager.spawner_client import SpawnerClient
+from globus_compute_endpoint.manager.starts import StartRecord, StartRecords
+from globus_compute_endpoint.manager.supervisor import Supervisor
+from globus_compute_endpoint.manager.user_endpoint import Host
+from globus_compute_endpoint.problem import ExitStatus, Problem
+
+__all__ = ["run_manager"]
+
+log = logging.getLogger(__name__)
+
+_READY_AT_LAST_S = 30.0
+_STOP_JOBS = ("stop",)
+
+
+def run_manager(paths: EndpointPaths) -> int:
+    """Serve until SIGTERM; returns the exit status, raises Problem where it cannot start."""
+    setproctitle(f"Globus Compute Endpoint manager ({paths.name})")
+    settings = load_manager_settings(paths.configuration)
+    journal.log_to_journal("globus-compute-endpoint", debug=settings.config.debug)
+    path = settings.config.identity_mapping_config_path
+    if path is None:
+        raise Problem(
+            "IDENTITY_MAPPING_MISSING",
+            f"{paths.config_yaml} names no identity_mapping_config_path",
+            "a manager that runs as root needs one",
+            ExitStatus.CONFIGURATION,
+        )
+    mapping = IdentityMapping(path)
+    return asyncio.run(_Service(paths, settings, mapping).run())
+
+
+class _Service:
+    """Ties link, supervisor and service manager together."""
+
+    def __init__(
+        self, paths: EndpointPaths, settings: ManagerSettings, mapping: IdentityMapping
+    ) -> None:
+        self._paths = paths
+        self._settings = settings
+        self._mapping = mapping
+        self._over: asyncio.Future[Problem | None]
+        self._supervisor: Supervisor
+        self._link: GatewayLink
+        self._systemd: ServiceManager
+        self._is_ready = False
+        self._gateway_says = "waiting for the gateway"
+        self._starts: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        """Until a signal, or until going on makes no sense."""
+        loop = asyncio.get_running_loop()
+        self._over = loop.create_future()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end, None)
+        spawner = SpawnerClient(self._paths.spawner_socket)
+        records = StartRecords(self._paths.starts)
+        async with ServiceManager.connect(self._lost_bus) as self._systemd:
+            host = Host(spawner, self._systemd)
+            self._supervisor = Supervisor(
+                self._settings, self._mapping, records, host, self._tell_gateway
+            )
+            unit = self._paths.manager_unit
+            for endpoint in await adopt_user_endpoints(unit, records, host, self._supervisor.died):
+                self._supervisor.adopt(endpoint)
+            async with self._serving():
+                problem = await self._over
+                await self._stop(problem)
+        spawner.close()
+        return problem.exit_status if problem else 0
+
+    @contextlib.asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        self._link = GatewayLink(self._paths.manager_socket, self._is_own_gateway, self)
+        watch = FileWatch(self._mapping.path, self._mapping.reload)
+        late = loop.call_later(_READY_AT_LAST_S, self._ready)
+        watchdog = asyncio.create_task(notify.keep_watchdog())
+        self._show_status()
+        try:
+            yield
+        finally:
+            watchdog.cancel()
+            late.cancel()
+            watch.close()
+            self._link.close()
+
+    def start(self, frame: Start, blob: bytes) -> None:
+        """See :class:`GatewayUser`."""
+        task = asyncio.create_task(self._carry_out(frame, blob))
+        self._starts.add(task)
+        task.add_done_callback(self._starts.discard)
+
+    def status(self, frame: Status) -> None:
+        """See :class:`GatewayUser`."""
+        if frame.endpoint_id:
+            self._supervisor.manager_id = frame.endpoint_id
+        self._gateway_says = frame.text
+        self._show_status()
+        if frame.ready:
+            self._ready()
+
+    def failed(self, frame: Failed) -> None:
+        """See :class:`GatewayUser`. What the gateway gives up on, the unit fails with."""
+        fields = frame.problem
+        try:
+            status = ExitStatus(fields.exit_status)
+        except ValueError:
+            status = ExitStatus.INTERNAL
+        self._end(Problem(fields.code, fields.message, fields.hint, status))
+
+    def gateway_lost(self) -> None:
+        """See :class:`GatewayUser`."""
+        self._gateway_says = "waiting for the gateway"
+        self._show_status()
+
+    async def _carry_out(self, frame: Start, blob: bytes) -> None:
+        problem = None
+        try:
+            if self._supervisor.stopping:
+                raise Problem(
+                    "MANAGER_STOPPING",
+                    "the endpoint is being stopped",
+                    "submit again once it is back",
+                    ExitStatus.TEMPORARY,
+                )
+            await self._supervisor.start(StartRecord(frame, blob))
+        except Problem as error:
+            problem = ProblemFields.of(error)
+            log.error(
+                "refused to start user endpoint %s: %s",
+                frame.endpoint_id,
+                error,
+                extra={"GC_ENDPOINT_ID": str(frame.endpoint_id), "GC_PROBLEM": error.code},
+            )
+        except Exception:
+            log.exception("starting user endpoint %s failed", frame.endpoint_id)
+            problem = ProblemFields(
+                code="START_FAILED",
+                message="the endpoint could not start your user endpoint",
+                hint="ask its administrator to see the journal of the manager",
+            )
+        self._link.answer(frame.number, problem)
+        self._show_status()
+
+    def _tell_gateway(self, *told: object) -> None:
+        self._link.tell_end(*told)  # type: ignore[arg-type]
+
+    def _is_own_gateway(self, pid: int) -> asyncio.Task[bool]:
+        async def check() -> bool:
+            return await self._systemd.unit_of(pid) == self._paths.gateway_unit
+
+        return asyncio.create_task(check())
+
+    def _ready(self) -> None:
+        if not self._is_ready:
+            self._is_ready = True
+            notify.notify(READY=1)
+
+    def _show_status(self) -> None:
+        running = self._supervisor.count
+        notify.notify(STATUS=f"{self._gateway_says}; user endpoints running: {running}")
+
+    def _lost_bus(self) -> None:
+        self._end(Problem("BUS_LOST", "the system bus went away", "systemd starts this unit again"))
+
+    def _end(self, problem: Problem | None) -> None:
+        if not self._over.done():
+            self._over.set_result(problem)
+
+    async def _stop(self, problem: Problem | None) -> None:
+        """User endpoints outlive a restart, an upgrade and a crash; they end with a stop."""
+        notify.notify(STOPPING=1, STATUS="stopping")
+        if problem:
+            log.error("%s", problem, extra={"GC_PROBLEM": problem.code})
+            return
+        job = await self._systemd.pending_job_type(self._paths.manager_unit)
+        if job in _STOP_JOBS:
+            await self._supervisor.stop_all()
+        else:
+            log.info("leaving %d user endpoints to my successor", self._supervisor.count)

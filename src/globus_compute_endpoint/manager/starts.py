@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start records: what it takes to start a user endpoint again, on disk until it has ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from globus_compute_endpoint.manager.protocol import Start, pack, parse_from_gateway
+from globus_compute_endpoint.problem import Problem
+
+__all__ = ["StartRecord", "StartRecords"]
+
+
+@dataclass(frozen=True)
+class StartRecord:
+    """A start command as the gateway handed it in, its blob unopened."""
+
+    start: Start
+    blob: bytes
+
+
+class StartRecords:
+    """One file a user endpoint, 0600, replaced atomically: see rename(2) and fsync(2)."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def write(self, record: StartRecord) -> None:
+        """Returns once it is on disk; raises Problem where it cannot be."""
+        path = self._path(record.start.endpoint_id)
+        temporary = path.with_suffix(".new")
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(pack(record.start, record.blob))
+                file.flush()
+                os.fsync(descriptor)
+            temporary.replace(path)
+            self._sync_directory()
+        except OSError as error:
+            raise Problem(
+                "START_RECORD_NOT_WRITTEN",
+                f"cannot write {path}: {error.strerror}",
+                "see that the disk is neither full nor read-only",
+            ) from error
+
+    def read(self, endpoint_id: UUID) -> StartRecord | None:
+        """The record; None where there is none that can be read."""
+        try:
+            frame, blob = parse_from_gateway(self._path(endpoint_id).read_bytes())
+        except (OSError, ValidationError):
+            return None
+        return StartRecord(frame, blob) if isinstance(frame, Start) else None
+
+    def remove(self, endpoint_id: UUID) -> None:
+        """Forget it: that user endpoint has ended."""
+        self._path(endpoint_id).unlink(missing_ok=True)
+
+    def __iter__(self) -> Iterator[UUID]:
+        for path in sorted(self._directory.iterdir()):
+            with contextlib.suppress(ValueError):
+                yield UUID(path.name)
+
+    def _path(self, endpoint_id: UUID) -> Path:
+        return self._directory / str(endpoint_id)
+
+    def _sync_directory(self) -> None:
+        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

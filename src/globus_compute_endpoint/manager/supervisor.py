@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All user endpoints of one manager: who may have one, which run, and what to do at their end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+from globus_compute_endpoint.config.manager import ManagerSettings
+from globus_compute_endpoint.host.privileges import LocalUser
+from globus_compute_endpoint.manager.authorize import authorize
+from globus_compute_endpoint.manager.mapping import IdentityMapping
+from globus_compute_endpoint.manager.protocol import ProblemFields
+from globus_compute_endpoint.manager.starts import StartRecord, StartRecords
+from globus_compute_endpoint.manager.user_endpoint import (
+    End,
+    Host,
+    UserEndpoint,
+    start_user_endpoint,
+)
+from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.spawner.protocol import scope_name
+
+__all__ = ["Supervisor", "TellGateway"]
+
+log = logging.getLogger(__name__)
+
+TellGateway = Callable[[UUID, ProblemFields, bytes], None]
+
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 25.0
+
+
+class Supervisor:
+    """Starts user endpoints and sees them end; never waits for the network."""
+
+    def __init__(
+        self,
+        settings: ManagerSettings,
+        mapping: IdentityMapping,
+        records: StartRecords,
+        host: Host,
+        tell_gateway: TellGateway,
+    ) -> None:
+        self._settings = settings
+        self._mapping = mapping
+        self._records = records
+        self._host = host
+        self._tell_gateway = tell_gateway
+        self._running: dict[UUID, UserEndpoint] = {}
+        self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self._last_command: dict[UUID, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.manager_id: UUID | None = None
+        self.stopping = False
+
+    @property
+    def count(self) -> int:
+        """How many user endpoints run."""
+        return len(self._running)
+
+    async def start(self, record: StartRecord) -> None:
+        """Carry out a start command; for one that runs, hand its fresh credentials down.
+
+        Raises Problem, fit to be shown to the user who submitted.
+        """
+        endpoint_id = record.start.endpoint_id
+        async with self._lock(endpoint_id):
+            running = self._running.get(endpoint_id)
+            if running and running.is_alive():
+                self._refresh(running, record)
+            else:
+                if running:
+                    await self._bury(running)
+                await self._start_new(record)
+            self._last_command[endpoint_id] = time.monotonic()
+
+    def adopt(self, endpoint: UserEndpoint) -> None:
+        """Supervise a user endpoint which an earlier instance of this manager started."""
+        self._running[endpoint.endpoint_id] = endpoint
+        log.info(
+            "adopted user endpoint %s, process %d",
+            endpoint.endpoint_id,
+            endpoint.pid,
+            extra={"GC_ENDPOINT_ID": str(endpoint.endpoint_id)},
+        )
+
+    async def stop_all(self) -> None:
+        """Ask all to finish up, then stop what still runs."""
+        self.stopping = True
+        endpoints = list(self._running.values())
+        for endpoint in endpoints:
+            if endpoint.control:
+                endpoint.control.stop()
+        if endpoints:
+            waits = [asyncio.create_task(endpoint.wait()) for endpoint in endpoints]
+            await asyncio.wait(waits, timeout=_STOP_TIMEOUT_S)
+            for wait in waits:
+                wait.cancel()
+        names = [scope_name(endpoint.endpoint_id) for endpoint in endpoints]
+        await asyncio.gather(*(self._host.systemd.stop_unit(name) for name in names))
+        await asyncio.gather(*self._tasks)
+
+    def died(self, endpoint: UserEndpoint) -> None:
+        """Clean up after a user endpoint whose process has ended."""
+        task = asyncio.create_task(self._see_to_death(endpoint))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _refresh(self, running: UserEndpoint, record: StartRecord) -> None:
+        self._records.write(record)
+        running.record = record
+        if running.control:
+            running.control.renew_credentials(record.blob)
+
+    async def _start_new(self, record: StartRecord) -> None:
+        assert self.manager_id is not None  # a gateway that sends starts has registered
+        start = record.start
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                approved = await authorize(
+                    record, self._mapping, self._host.spawner, self._settings.config
+                )
+                self._check_numbers(approved.user)
+                self._records.write(record)
+                endpoint = await start_user_endpoint(
+                    approved, self._settings, self.manager_id, self._host, self.died
+                )
+        except TimeoutError:
+            self._records.remove(start.endpoint_id)
+            raise Problem(
+                "START_TIMEOUT",
+                f"the user endpoint did not start within {_START_TIMEOUT_S:.0f} s",
+                "try again; if it persists, tell the endpoint's administrator",
+                ExitStatus.TEMPORARY,
+            ) from None
+        except BaseException:
+            self._records.remove(start.endpoint_id)
+            raise
+        self._running[start.endpoint_id] = endpoint
+        log.info(
+            "started user endpoint %s as %s (uid %d), process %d, for %s",
+            start.endpoint_id,
+            approved.user.uname,
+            approved.user.uid,
+            endpoint.pid,
+            approved.mapped.identity.username,
+            extra=approved.fields(),
+        )
+
+    def _check_numbers(self, user: LocalUser) -> None:
+        config = self._settings.config
+        of_user = sum(endpoint.uid == user.uid for endpoint in self._running.values())
+        if of_user >= config.max_user_endpoints_per_user or self.count >= config.max_user_endpoints:
+            raise Problem(
+                "TOO_MANY_USER_ENDPOINTS",
+                f"{of_user} user endpoints of yours and {self.count} in all run here already",
+                "use fewer different user_endpoint_config values, or wait until some are idle",
+                ExitStatus.UNAVAILABLE,
+            )
+
+    async def _see_to_death(self, endpoint: UserEndpoint) -> None:
+        endpoint_id = endpoint.endpoint_id
+        async with self._lock(endpoint_id):
+            if self._running.get(endpoint_id) is not endpoint:
+                return  # buried already; or it died while it was started, and the start tells
+            end = await self._bury(endpoint)
+            if not (end.clean and self._commanded_lately(endpoint_id)):
+                return
+            try:
+                await self._start_new(endpoint.record)
+            except Problem as problem:
+                log.error("user endpoint %s could not be started again: %s", endpoint_id, problem)
+                self._tell_gateway(endpoint_id, ProblemFields.of(problem), endpoint.record.blob)
+
+    async def _bury(self, endpoint: UserEndpoint) -> End:
+        endpoint_id = endpoint.endpoint_id
+        end = await endpoint.clean_up(self._host)
+        del self._running[endpoint_id]
+        self._records.remove(endpoint_id)
+        log.log(
+            logging.INFO if end.clean else logging.ERROR,
+            "user endpoint %s, process %d, has ended%s",
+            endpoint_id,
+            endpoint.pid,
+            "" if end.clean else f": {end.problem or 'it told its user why'}",
+            extra={"GC_ENDPOINT_ID": str(endpoint_id)},
+        )
+        if end.problem:
+            self._tell_gateway(endpoint_id, end.problem, endpoint.record.blob)
+        return end
+
+    def _lock(self, endpoint_id: UUID) -> asyncio.Lock:
+        return self._locks.setdefault(endpoint_id, asyncio.Lock())
+
+    def _commanded_lately(self, endpoint_id: UUID) -> bool:
+        """A command which came while it was about to end must not be lost with it."""
+        last = self._last_command.pop(endpoint_id, None)
+        grace = self._settings.config.mu_child_ep_grace_period_s
+        return last is not None and time.monotonic() - last < grace and not self.stopping

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The forked child: from root behind a barrier to the user's own process."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import pwd
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from socket import socket
+from uuid import UUID
+
+from setproctitle import setproctitle
+
+from globus_compute_endpoint.host import cgroups, journal, privileges
+from globus_compute_endpoint.host.paths import state_directory
+from globus_compute_endpoint.host.privileges import LocalUser
+from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.spawner.protocol import Spawn, scope_name
+
+__all__ = ["Barrier", "run_child"]
+
+log = logging.getLogger(__name__)
+
+_IDENTIFIER = "globus-compute-endpoint"
+_SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+_MAX_DOCUMENT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """The child's end of what holds it back until its scope exists."""
+
+    reader: int
+    document: int
+    control: int
+
+
+def run_child(request: Spawn, barrier: Barrier) -> int:
+    """Wait, drop, become the user endpoint; returns the process's exit status."""
+    gc.freeze()
+    setproctitle(f"Globus Compute Endpoint ({request.endpoint_id}, {request.name}) [starting]")
+    _keep_only(barrier)
+    if os.read(barrier.reader, 1) != b"G":
+        return ExitStatus.TEMPORARY  # the manager gave up, or the spawner died
+    os.close(barrier.reader)
+    privileges.reset_signals()
+    os.setsid()
+    try:
+        _prepare(request)
+        document = _read_document(barrier.document)
+        privileges.become(request.user, no_new_privs=request.no_new_privs)
+        _enter_session(request.user)
+        journal.log_to_journal(_IDENTIFIER, debug=request.debug)
+    except Problem as problem:
+        log.error("%s", problem, extra={"GC_ENDPOINT_ID": str(request.endpoint_id)})
+        return problem.exit_status
+    return _launch(document, barrier.control)
+
+
+def _keep_only(barrier: Barrier) -> None:
+    """Close what the zygote has open besides the three standard streams and the barrier's."""
+    kept = {barrier.reader, barrier.document, barrier.control}
+    for number in sorted(int(name) for name in os.listdir("/proc/self/fd")):  # noqa: PTH208 - ints
+        if number > 2 and number not in kept:
+            try:
+                os.close(number)
+            except OSError:
+                log.debug("descriptor %d was closed already", number)
+
+
+def _prepare(request: Spawn) -> None:
+    """The last checks as root, and the state directory."""
+    user = request.user
+    unit = cgroups.unit_of(os.getpid())
+    if unit != scope_name(request.endpoint_id):
+        raise Problem("WRONG_SCOPE", f"released in {unit} instead of its own scope")
+    _check_passwd(user)
+    _make_state_directory(user, request.endpoint_id)
+
+
+def _check_passwd(user: LocalUser) -> None:
+    """The manager said who it is to be; the passwd database has the last word."""
+    try:
+        entry = pwd.getpwnam(user.uname)
+    except KeyError:
+        entry = None
+    if not entry or (entry.pw_name, entry.pw_uid, entry.pw_gid) != (user.uname, user.uid, user.gid):
+        raise Problem(
+            "USER_CHANGED",
+            f"local user {user.uname} is not the one who was looked up",
+            exit_status=ExitStatus.NO_PERMISSION,
+        )
+
+
+def _make_state_directory(user: LocalUser, endpoint_id: UUID) -> None:
+    """``users/UID/UUID``: the user's own, in a directory of root's, on local disk.
+
+    Only the leaf belongs to the user, so no component of the path can be swapped by them.
+    """
+    path = state_directory(user.uid, endpoint_id)
+    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        os.fchown(descriptor, user.uid, user.gid)
+    finally:
+        os.close(descriptor)
+
+
+def _read_document(descriptor: int) -> bytes:
+    """The launch document: bytes to us, which only the user's process will open."""
+    document = os.pread(descriptor, _MAX_DOCUMENT, 0)
+    os.close(descriptor)
+    return document
+
+
+def _enter_session(user: LocalUser) -> None:
+    """A clean environment, as after a login; see environ(7)."""
+    os.environ.clear()
+    os.environ.update(
+        HOME=user.home,
+        USER=user.uname,
+        LOGNAME=user.uname,
+        SHELL=user.shell or "/bin/sh",
+        PATH=f"{Path(sys.prefix) / 'bin'}:{_SYSTEM_PATH}",  # Parsl starts its programs by name
+        LANG="C.UTF-8",
+    )
+    runtime = Path(f"/run/user/{user.uid}")
+    if runtime.is_dir():
+        os.environ["XDG_RUNTIME_DIR"] = str(runtime)
+    os.umask(0o022)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    if journal.has_journal():
+        journal.redirect_output(_IDENTIFIER)
+    try:
+        os.chdir(user.home)
+    except OSError as error:
+        log.warning("home directory %s of %s: %s", user.home, user.uname, error.strerror)
+        os.chdir("/")
+
+
+def _launch(document: bytes, control: int) -> int:
+    """Open the blob, which came through the manager unread, and become the user endpoint.
+
+    The manager's part goes last, so that nothing in the blob can take its place.
+    """
+    from globus_compute_endpoint.user_endpoint.launch import launch  # preloaded by the zygote
+
+    head, _, blob = document.partition(b"\n")
+    try:
+        merged = {**json.loads(blob), **json.loads(head)}
+    except (ValueError, TypeError) as error:
+        log.error("the start command's options cannot be read: %s", error)
+        return ExitStatus.DATA
+    return launch(json.dumps(merged).encode(), socket(fileno=control))

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Look a local user up in a child of its own.
+
+NSS modules (LDAP, sssd) may block for as long as their server is away, leak, or crash; in a child
+they take nothing with them.
+"""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+import signal
+import time
+from dataclasses import asdict
+
+from pydantic import TypeAdapter
+
+from globus_compute_endpoint.host import privileges
+from globus_compute_endpoint.host.privileges import LocalUser
+
+__all__ = ["UserLookUp", "look_up"]
+
+_DEADLINE_S = 10.0
+_MAX_ANSWER = 65536
+_LOCAL_USER: TypeAdapter[LocalUser | None] = TypeAdapter(LocalUser | None)
+
+
+def look_up(uname: str) -> LocalUser | None:
+    """What passwd and group databases say of ``uname``; blocks. None where it is nobody."""
+    try:
+        entry = pwd.getpwnam(uname)
+    except KeyError:
+        return None
+    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    return LocalUser(
+        uname=entry.pw_name,
+        uid=entry.pw_uid,
+        gid=entry.pw_gid,
+        groups=groups,
+        group_names=tuple(_group_name(gid) for gid in groups),
+        gecos=entry.pw_gecos,
+        home=entry.pw_dir,
+        shell=entry.pw_shell,
+    )
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:  # groups without an entry are common on clusters
+        return str(gid)
+
+
+class UserLookUp:
+    """One look-up under way; ``descriptor`` becomes readable when there is an answer."""
+
+    def __init__(self, uname: str) -> None:
+        self.deadline = time.monotonic() + _DEADLINE_S
+        self.descriptor, writer = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            _answer_and_exit(uname, writer)
+        os.close(writer)
+
+    def finish(self) -> LocalUser | None:
+        """The answer, once it can be read or the deadline passed. Raises TimeoutError, OSError."""
+        late = time.monotonic() >= self.deadline
+        try:
+            data = b"" if late else os.read(self.descriptor, _MAX_ANSWER)
+        finally:
+            os.close(self.descriptor)
+            os.kill(self._pid, signal.SIGKILL)  # not yet reaped, so the pid is still its own
+            os.waitpid(self._pid, 0)
+        if late:
+            raise TimeoutError(f"no answer from the user database within {_DEADLINE_S:.0f} s")
+        if not data:
+            raise OSError("the look-up of the local user crashed")
+        return _LOCAL_USER.validate_json(data)
+
+
+def _answer_and_exit(uname: str, writer: int) -> None:
+    status = 1
+    try:
+        privileges.reset_signals()
+        user = look_up(uname)
+        os.write(writer, json.dumps(asdict(user) if user else None).encode())
+        status = 0
+    finally:
+        os._exit(status)
