@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the units start, fail, restart and stop, and what of the users' work outlives that."""
+
+import json
+import time
+
+import pytest
+
+THREADS = "ThreadPoolEngine"
+
+
+def wait_and_tell(seconds):
+    import os
+    import time
+
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def until(condition, patience=20.0):
+    """Wait for what the host comes to by itself."""
+    deadline = time.monotonic() + patience
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.2)
+    return value
+
+
+def main_pids(warm):
+    units = ("", "-gateway", "-spawner")
+    return {
+        unit: warm.property(f"globus-compute-endpoint{unit}@{warm.name}.service", "MainPID")
+        for unit in units
+    }
+
+
+def disturb(warm, *actions):
+    """Do things to the units while a task runs; the task's outcome and the pids around it."""
+    person = warm.researcher("alice")
+    before = person.call(wait_and_tell, 0, engine=THREADS)
+    command = person.command((wait_and_tell, (6,)), engine=THREADS)
+    with warm.host.background(*command, environment=person.environment) as process:
+        time.sleep(2.5)
+        for action in actions:
+            warm.host.run(*action)
+        said, _ = process.communicate(timeout=60)
+    during = json.loads(said)
+    until(lambda: warm.property(warm.unit, "ActiveState") == "active")
+    after = person.call(wait_and_tell, 0, engine=THREADS)
+    return before, during.get("value"), after
+
+
+@pytest.mark.parametrize("action", ["restart", "kill"])
+@pytest.mark.parametrize("unit", ["", "-gateway", "-spawner"])
+def test_user_endpoints_outlive_the_units(warm, unit, action):
+    full = f"globus-compute-endpoint{unit}@{warm.name}.service"
+    pids = main_pids(warm)
+    if action == "restart":
+        command = ("systemctl", "restart", full)
+    else:
+        command = ("systemctl", "kill", "--signal=KILL", "--kill-who=main", full)
+    before, during, after = disturb(warm, command)
+    assert before == during == after, "the same process went on"
+    assert main_pids(warm)[unit] != pids[unit], "the unit's process is another"
+
+
+def test_a_user_endpoint_that_dies_is_told_of_and_started_again(warm):
+    person = warm.researcher("bob")
+    pid = person.call(wait_and_tell, 0, engine=THREADS)
+    command = person.command((wait_and_tell, (30,)), engine=THREADS)
+    with warm.host.background(*command, environment=person.environment) as process:
+        time.sleep(3)
+        began = time.monotonic()
+        warm.host.run("kill", "-KILL", str(pid))
+        said, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert "SIGKILL" in json.loads(said)["error"]
+    assert person.call(wait_and_tell, 0, engine=THREADS) != pid
+
+
+def test_stop_ends_all_of_it_and_start_brings_it_back(warm):
+    person = warm.researcher("alice")
+    person.call(wait_and_tell, 0, engine=THREADS)
+    assert warm.scopes()
+    warm.host.run("systemctl", "stop", warm.unit)
+    assert warm.scopes() == []
+    for unit in ("", "-gateway", "-spawner"):
+        full = f"globus-compute-endpoint{unit}@{warm.name}.service"
+        assert warm.property(full, "ActiveState") == "inactive", unit
+        assert warm.property(full, "Result") == "success", unit
+    warm.host.run("systemctl", "start", warm.unit)
+    assert person.call(wait_and_tell, 0, engine=THREADS)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "status"),
+    [
+        ("config.yaml", "multi_user: true\nunheard_of: 1\n", 78),
+        ("user_config_schema.json", '{"type": 3}', 78),
+        ("identity_mapping.json", "[{", 78),
+        ("identity_mapping.json", None, 77),
+        ("gateway.env", "", 77),
+        ("gateway.env", "GLOBUS_COMPUTE_CLIENT_ID=x\nGLOBUS_COMPUTE_CLIENT_SECRET=y\n", 77),
+    ],
+)
+def test_what_no_retry_mends_fails_the_unit_with_its_status(warm, file, content, status):
+    path = f"/etc/globus-compute-endpoint/{warm.name}/{file}"
+    before = warm.host.read(path)
+    warm.host.run("systemctl", "stop", warm.unit)
+    try:
+        warm.host.write(path, content or "")
+        if content is None:
+            warm.host.run("rm", path)
+        warm.host.run("systemctl", "start", warm.unit, check=False)
+        until(lambda: warm.property(warm.unit, "ActiveState") == "failed", 40)
+        assert warm.property(f"{warm.unit}.service", "ExecMainStatus") == str(status)
+        assert int(warm.property(f"{warm.unit}.service", "NRestarts")) == 0
+    finally:
+        warm.host.write(path, before, mode=0o600 if file == "gateway.env" else 0o644)
+        warm.host.run("systemctl", "reset-failed", "globus-compute-endpoint*", check=False)
+        warm.host.run("systemctl", "restart", warm.unit)
+
+
+def test_without_services_it_is_ready_in_the_end_and_says_what_it_waits_for(warm):
+    warm.host.run("systemctl", "stop", warm.unit)
+    warm.host.run("systemctl", "stop", "globus-compute-services")
+    try:
+        began = time.monotonic()
+        warm.host.run("systemctl", "start", warm.unit)
+        assert 25 < time.monotonic() - began < 40
+        assert "waiting for the web services" in warm.property(warm.unit, "StatusText")
+    finally:
+        warm.host.run("systemctl", "start", "globus-compute-services")
+    until(lambda: "registered as" in warm.property(warm.unit, "StatusText"), 60)
+    assert warm.researcher("alice").call(wait_and_tell, 0, engine=THREADS)
