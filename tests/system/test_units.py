@@ -55,11 +55,9 @@ def disturb(warm, *actions):
 def test_user_endpoints_outlive_the_units(warm, unit, action):
     full = f"globus-compute-endpoint{unit}@{warm.name}.service"
     pids = main_pids(warm)
-    if action == "restart":
-        command = ("systemctl", "restart", full)
-    else:
-        command = ("systemctl", "kill", "--signal=KILL", "--kill-who=main", full)
-    before, during, after = disturb(warm, command)
+    kill = ("systemctl", "kill", "--signal=KILL", "--kill-who=main", full)
+    restart = ("systemctl", "restart", full)
+    before, during, after = disturb(warm, restart if action == "restart" else kill)
     assert before == during == after, "the same process went on"
     assert main_pids(warm)[unit] != pids[unit], "the unit's process is another"
 

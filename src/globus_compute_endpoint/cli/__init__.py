@@ -22,6 +22,7 @@ COMMANDS = {
     "_gateway": ("services", "gateway"),
     "_manager": ("services", "manager"),
     "_spawner": ("services", "spawner"),
+    "configure": ("configure", "configure"),
     "version": ("version", "version"),
 }
 

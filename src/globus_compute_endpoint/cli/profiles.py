@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where endpoints of ordinary users are kept, and how their files are written."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+
+from globus_compute_endpoint.problem import ExitStatus, Problem
+
+__all__ = ["default_file", "make_directory", "user_directory", "write_file"]
+
+
+def user_directory() -> Path:
+    """``$GLOBUS_COMPUTE_USER_DIR``, by default ``~/.globus_compute``."""
+    return Path(os.environ.get("GLOBUS_COMPUTE_USER_DIR") or Path.home() / ".globus_compute")
+
+
+def default_file(name: str) -> str:
+    """A file as ``configure`` writes it."""
+    return resources.files("globus_compute_endpoint.config").joinpath("defaults", name).read_text()
+
+
+def make_directory(directory: Path, *, shared: bool = False) -> None:
+    """Make an endpoint's directory, which others can look into if it is ``shared``.
+
+    Raises Problem where there is such an endpoint already, or it cannot be made.
+    """
+    mode = 0o755 if shared else 0o700
+    try:
+        directory.parent.mkdir(mode=mode, parents=True, exist_ok=True)
+        directory.mkdir(mode=mode)
+    except FileExistsError as error:
+        raise Problem(
+            "ENDPOINT_EXISTS",
+            f"there is an endpoint {directory.name} already, in {directory}",
+            "choose another name, or delete it first",
+            ExitStatus.CANNOT_CREATE,
+        ) from error
+    except OSError as error:
+        raise Problem(
+            "CANNOT_CREATE",
+            f"cannot create {directory}: {error.strerror}",
+            "use --config-dir for another place",
+            ExitStatus.CANNOT_CREATE,
+        ) from error
+
+
+def write_file(path: Path, content: str, *, shared: bool = False) -> None:
+    """Write a new file, which others can read if it is ``shared``."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(descriptor, 0o644 if shared else 0o600)
+        file.write(content)
