@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any
 
 from ..config.engines import EngineConfig, ProcessPoolEngineConfig, ThreadPoolEngineConfig
-from ..problem import ExitStatus, Problem
 from .base import Engine
 from .process_pool import ProcessPoolEngine
 from .thread_pool import ThreadPoolEngine
@@ -32,9 +31,6 @@ def build(config: EngineConfig) -> Engine:
         return ProcessPoolEngine(
             config.max_workers, max_retries_on_system_failure=retries, **common
         )
-    raise Problem(
-        "ENGINE_MISSING",
-        "GlobusComputeEngine is not part of this version yet",
-        "use ThreadPoolEngine or ProcessPoolEngine",
-        ExitStatus.CONFIGURATION,
-    )
+    from .globus_compute import GlobusComputeEngine  # only this one pays for Parsl
+
+    return GlobusComputeEngine(config, **common)

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..problem import ExitStatus, Problem
 from ..worker import task as worker
 from .base import Engine, EngineContext, TaskRequest
+from .handoff import Handoff
 from .process_pool import ProcessPoolEngine
 
 __all__ = ["ThreadPoolEngine"]
@@ -35,16 +34,14 @@ class ThreadPoolEngine(Engine):
         self.slots = max_workers or min(32, (os.cpu_count() or 1) + 4)
         self._threads: ThreadPoolExecutor | None = None
         self._shell = ProcessPoolEngine(self.slots, lazy=True, **options)
-        self._done: deque[tuple[TaskRequest, Outcome]] = deque()
-        self._waking = False
         self._outstanding = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._handoff: Handoff[tuple[TaskRequest, Outcome]] | None = None
 
     async def start(self, context: EngineContext) -> None:
         await super().start(context)
         if os.environ.get("GC_TASK_TIMEOUT"):
             raise _refuse("a time-out of tasks (GC_TASK_TIMEOUT)", "threads are not interruptible")
-        self._loop = asyncio.get_running_loop()
+        self._handoff = Handoff(self._done)
         self._threads = ThreadPoolExecutor(self.slots, thread_name_prefix="task")
         await self._shell.start(context)
 
@@ -72,31 +69,26 @@ class ThreadPoolEngine(Engine):
         outcome: Outcome
         try:
             outcome = worker.execute(task.task_id, task.body, context)
-        except BaseException as error:  # noqa: BLE001  (told on the loop, see _drain)
+        except BaseException as error:  # noqa: BLE001  (told on the loop, see _done)
             outcome = error
-        self._done.append((task, outcome))
-        if not self._waking:  # else a wake-up is on its way, and will see what was appended
-            assert self._loop is not None
-            self._waking = True
-            self._loop.call_soon_threadsafe(self._drain)
+        assert self._handoff is not None
+        self._handoff.put((task, outcome))
 
-    def _drain(self) -> None:
-        self._waking = False
-        while self._done:
-            task, outcome = self._done.popleft()
-            self._outstanding -= 1
-            if isinstance(outcome, bytes):
-                self.context.deliver(task.task_id, outcome)
-            elif isinstance(outcome, worker.NeedsProcess):
-                self._shell.submit(task)
-            else:
-                log.error(
-                    "Task %s could not be run",
-                    task.task_id,
-                    exc_info=outcome,
-                    extra={"GC_TASK_ID": task.task_id},
-                )
-                self.fail(task, "WorkerDefect", f"The worker failed: {outcome!r}. Submit again.")
+    def _done(self, item: tuple[TaskRequest, Outcome]) -> None:
+        task, outcome = item
+        self._outstanding -= 1
+        if isinstance(outcome, bytes):
+            self.context.deliver(task.task_id, outcome)
+        elif isinstance(outcome, worker.NeedsProcess):
+            self._shell.submit(task)
+        else:
+            log.error(
+                "Task %s could not be run",
+                task.task_id,
+                exc_info=outcome,
+                extra={"GC_TASK_ID": task.task_id},
+            )
+            self.fail(task, "WorkerDefect", f"The worker failed: {outcome!r}. Submit again.")
 
 
 def _refuse(option: str, reason: str) -> Problem:

@@ -10,6 +10,7 @@ __all__ = ["preload"]
 _NEEDED = (
     "globus_compute_sdk.serialize",
     "globus_compute_endpoint.user_endpoint.launch",
+    "globus_compute_endpoint.engines.globus_compute",
     "jinja2.ext",
     "encodings.idna",
     "pika.adapters.asyncio_connection",

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GlobusComputeEngine: tasks run on blocks of nodes, by Parsl's HighThroughputExecutor."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import traceback
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from parsl.executors.errors import BadStateException, InvalidResourceSpecification
+from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
+
+from ..config.engines import GlobusComputeEngineConfig
+from ..problem import ExitStatus, Problem
+from ..worker.shipping import payload
+from .base import Engine, EngineContext, TaskRequest
+from .handoff import Handoff
+from .htex import ExecutorLife
+from .htex_options import executor_factory
+
+__all__ = ["GlobusComputeEngine"]
+
+log = logging.getLogger(__name__)
+
+_SYSTEM_FAILURES = (ManagerLost, WorkerLost, BadStateException)
+_RESTART_PAUSE = 1.0  # seconds, so that a machine out of memory is not pressed
+_SLOTS_LIMIT = 4096
+
+Done = tuple[ExecutorLife, str, Future[bytes]]
+
+
+class GlobusComputeEngine(Engine):
+    """Runs tasks in HTEX. An executor which is lost is replaced when the next task needs it."""
+
+    def __init__(self, config: GlobusComputeEngineConfig, **options: Any) -> None:
+        super().__init__(**options)
+        self._config = config
+        self._make_executor = executor_factory(config)
+        executor = self._make_executor()
+        provider = executor.provider
+        nodes = min(provider.max_blocks, _SLOTS_LIMIT) * provider.nodes_per_block
+        self._workers_per_node = executor.workers_per_node
+        self.slots = int(min(_SLOTS_LIMIT, nodes * self._workers_per_node))
+        self._life: ExecutorLife | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._burials: set[asyncio.Task[None]] = set()
+        self._tasks: dict[str, TaskRequest] = {}  # all that are not delivered yet
+        self._attempts: dict[str, int] = {}  # of those which were lost before
+        self._handoff: Handoff[Done] | None = None
+        self._stopping = False
+
+    async def start(self, context: EngineContext) -> None:
+        await super().start(context)
+        self._handoff = Handoff(self._done)
+        _find_parsl_on_path()
+        try:
+            await self._start_life()
+        except Exception as error:
+            raise Problem(
+                "HTEX_START",
+                f"Parsl's executor cannot be started: {error}",
+                f"see the logs in {self._directory_of_runs}",
+                ExitStatus.INTERNAL,
+            ) from error
+
+    def submit(self, task: TaskRequest) -> None:
+        self._tasks[task.task_id] = task
+        self._send(task)
+
+    async def stop(self) -> None:
+        self._stopping = True
+        if self._starting is not None:
+            self._starting.cancel()
+        if self._life is not None:
+            await self._life.stop()
+        if self._burials:
+            await asyncio.wait(self._burials)
+
+    def status(self) -> dict[str, Any]:
+        life = self._life
+        figures = life.status() if life is not None else {}
+        workers = int(figures.get("blocks_running", 0) * self._workers_per_node)
+        busy = min(len(self._tasks), workers)
+        return figures | {
+            "total_workers": workers,
+            "idle_workers": workers - busy,
+            "pending_tasks": len(self._tasks) - busy,
+        }
+
+    @property
+    def _directory_of_runs(self) -> Path:
+        return self.context.directory / "htex"
+
+    async def _start_life(self) -> None:
+        scaling = self._config.job_status_kwargs
+        life = ExecutorLife(
+            self._make_executor(),
+            directory=self._directory_of_runs,
+            strategy=self._config.strategy,
+            max_idletime=scaling.max_idletime,
+            period=scaling.strategy_period,
+            on_death=self._lost,
+        )
+        try:
+            await life.start()
+        except BaseException:
+            await life.stop()
+            raise
+        self._life = life
+
+    def _send(self, task: TaskRequest) -> None:
+        if self._life is None:
+            self._revive()  # and then all tasks are sent
+            return
+        life = self._life
+        try:
+            life.executor.validate_resource_spec(task.resource_specification)
+            context, buffer = payload(task.task_id, task.body, self.worker_context(task))
+            if task.resource_specification:
+                context["resource_spec"] = task.resource_specification
+            future = life.submit(context, buffer)
+        except InvalidResourceSpecification as error:
+            self._finish(task, "ResourceSpecificationError", f"{error}. Change or remove it.")
+            return
+        except Exception as error:  # whatever has put the executor into a bad state
+            log.exception("The executor takes no more tasks")
+            self._lost(life, f"The endpoint's executor has broken down: {error}")
+            return
+        assert self._handoff is not None
+        handoff = self._handoff
+        future.add_done_callback(lambda done: handoff.put((life, task.task_id, done)))
+
+    def _done(self, item: Done) -> None:
+        life, task_id, future = item
+        task = self._tasks.get(task_id)
+        if task is None or life is not self._life or self._stopping:
+            return  # an executor which was given up: its tasks were dealt with
+        error = future.exception()
+        if error is None:
+            self._forget(task_id)
+            self.context.deliver(task_id, future.result())
+        elif isinstance(error, _SYSTEM_FAILURES):
+            self._try_again(task, _explain(error))
+        else:
+            self._finish(task, "WorkerDefect", _defect(error))
+
+    def _lost(self, life: ExecutorLife, reason: str) -> None:
+        """Give up an executor: its tasks are tried again where that is allowed, else fail."""
+        self._life = None
+        self._bury(life)
+        for task in list(self._tasks.values()):
+            self._try_again(task, reason)
+
+    def _bury(self, life: ExecutorLife) -> None:
+        burial = asyncio.create_task(life.stop(), name="htex burial")
+        self._burials.add(burial)
+        burial.add_done_callback(self._burials.discard)
+
+    def _revive(self) -> None:
+        if self._starting is None and not self._stopping:
+            self._starting = asyncio.create_task(self._start_again(), name="htex restart")
+
+    async def _start_again(self) -> None:
+        await asyncio.sleep(_RESTART_PAUSE)
+        try:
+            await self._start_life()
+        except Exception as error:
+            log.exception("The executor cannot be started again")
+            reason = f"The endpoint's executor is lost, and cannot be started again: {error}"
+            for task in list(self._tasks.values()):
+                self._finish(task, "ExecutorLost", reason)
+            self.context.failed(
+                Problem("HTEX_RESTART", reason, "see the endpoint's log", ExitStatus.INTERNAL)
+            )
+            return
+        finally:
+            self._starting = None
+        for task in list(self._tasks.values()):
+            self._send(task)
+
+    def _try_again(self, task: TaskRequest, reason: str) -> None:
+        attempts = self._attempts.get(task.task_id, 0) + 1
+        if attempts > self._config.max_retries_on_system_failure:
+            tried = f"\nIt was tried {attempts} times." if attempts > 1 else ""
+            self._finish(task, "WorkerLost", reason + tried)
+            return
+        self._attempts[task.task_id] = attempts
+        log.warning(
+            "Task %s is tried again: %s",
+            task.task_id,
+            reason.splitlines()[0],
+            extra={"GC_TASK_ID": task.task_id},
+        )
+        self._send(task)
+
+    def _finish(self, task: TaskRequest, code: str, text: str) -> None:
+        self._forget(task.task_id)
+        self.fail(task, code, text)
+
+    def _forget(self, task_id: str) -> None:
+        del self._tasks[task_id]
+        self._attempts.pop(task_id, None)
+
+
+def _find_parsl_on_path() -> None:
+    """Let blocks on this machine find Parsl's programs; a worker_init's environment has priority.
+
+    A packaged endpoint's private environment is not on its users' PATH.
+    """
+    programs = str(Path(sys.executable).parent)
+    path = os.environ.get("PATH", os.defpath)
+    if programs not in path.split(os.pathsep):
+        os.environ["PATH"] = f"{path}{os.pathsep}{programs}"
+
+
+def _explain(error: BaseException) -> str:
+    text = "".join(traceback.format_exception_only(type(error), error)).strip()
+    if isinstance(error, WorkerLost):
+        return (
+            f"{text}\nThe worker process died while it ran the task: it may have run out of"
+            " memory, or the function, or a library which it calls, has ended the process."
+        )
+    if isinstance(error, ManagerLost):
+        return (
+            f"{text}\nThe block of workers is gone: its batch job may have reached its time"
+            " limit, or its node was lost."
+        )
+    return text
+
+
+def _defect(error: BaseException) -> str:
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__)).strip()
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"The worker environment lacks the module {error.name}: install globus-compute-sdk"
+            f" there, or choose another environment in worker_init.\n{text}"
+        )
+    return f"The worker could not run the task.\n{text}"

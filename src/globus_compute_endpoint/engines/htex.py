@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One life of a HighThroughputExecutor, guarded against what Parsl does not notice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import psutil
+import zmq
+from parsl.jobs.states import TERMINAL_STATES, JobState
+from parsl.jobs.strategy import Strategy
+
+from .htex_options import PromptLocalProvider
+
+__all__ = ["ExecutorLife", "in_thread"]
+
+log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+_MARK = "GLOBUS_COMPUTE_ENGINE_RUN"
+_START_TIMEOUT = 90.0
+_STOP_TIMEOUT = 15.0
+_COMMAND_TIMEOUT = 10.0  # for a question to the interchange
+_SEND_TIMEOUT_MS = 1000  # a send blocks only where there is no interchange
+_FAILED_BLOCKS = 3  # so many in a row which never served anyone are given up
+_SHOWN = 2000
+
+
+async def in_thread(function: Callable[[], Value], seconds: float) -> Value:
+    """Call something that may block for ever in a thread which nobody has to wait for.
+
+    Raises:
+        TimeoutError: it takes longer; it goes on, unheeded.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[Value] = loop.create_future()
+
+    def settle(value: Any, error: Exception | None) -> None:
+        if not outcome.done():
+            if error is None:
+                outcome.set_result(value)
+            else:
+                outcome.set_exception(error)
+
+    def run() -> None:
+        value, problem = None, None
+        try:
+            value = function()
+        except Exception as error:  # noqa: BLE001  (raised again in the loop)
+            problem = error
+        with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
+            loop.call_soon_threadsafe(settle, value, problem)
+
+    threading.Thread(target=run, daemon=True, name="htex call").start()
+    return await asyncio.wait_for(outcome, seconds)
+
+
+class ExecutorLife:
+    """An executor from its start to its end. ``on_death`` is called once if it ends by itself."""
+
+    def __init__(
+        self,
+        executor: Any,  # a HighThroughputExecutor; much of it is None before its start
+        *,
+        directory: Path,
+        strategy: str,
+        max_idletime: float,
+        period: float,
+        on_death: Callable[[ExecutorLife, str], None],
+    ) -> None:
+        self.executor = executor
+        self._run = str(uuid4())
+        self._directory = directory / self._run[:8]
+        self._period = period
+        self._on_death = on_death
+        self._strategy = Strategy(strategy=strategy, max_idletime=max_idletime)
+        self._wake = asyncio.Event()
+        self._scaling: asyncio.Task[None] | None = None
+        self._pidfd: int | None = None
+        self._over = False
+
+    async def start(self) -> None:
+        """Start the interchange, and ask for the first blocks.
+
+        Raises:
+            Exception: Parsl could not; TimeoutError: not in time.
+        """
+        executor = self.executor
+        scripts = self._directory / "submit_scripts"
+        scripts.mkdir(parents=True)
+        executor.run_dir = str(self._directory)
+        executor.run_id = self._run
+        executor.provider.script_dir = str(scripts)
+        os.environ[_MARK] = self._run  # what the engine starts inherits it: see _stragglers
+        await in_thread(executor.start, _START_TIMEOUT)
+        executor.outgoing_q.zmq_socket.setsockopt(zmq.SNDTIMEO, _SEND_TIMEOUT_MS)
+        commands = executor.command_client
+        commands.run = partial(commands.run, timeout_s=_COMMAND_TIMEOUT)
+        self._pidfd = os.pidfd_open(executor.interchange_proc.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._interchange_ended)
+        self._strategy.add_executors([executor])
+        self._scaling = asyncio.create_task(self._scale(), name="htex scaling")
+
+    def submit(self, context: dict[str, Any], buffer: bytes) -> Future[bytes]:
+        """Submit a payload.
+
+        Raises:
+            Exception: the executor is in a bad state, or the interchange away.
+        """
+        future: Future[bytes] = self.executor.submit_payload(context, buffer)
+        if not self._active_blocks():
+            self._wake.set()  # not at the next tick: someone is waiting
+        return future
+
+    def status(self) -> dict[str, Any]:
+        """Return figures of the provider's blocks, as of the last look."""
+        states = [each.state for each in self.executor.status_facade.values()]
+        provider = self.executor.provider
+        return {
+            "blocks_running": states.count(JobState.RUNNING),
+            "blocks_pending": states.count(JobState.PENDING),
+            "max_blocks": provider.max_blocks,
+            "nodes_per_block": provider.nodes_per_block,
+        }
+
+    async def stop(self) -> None:
+        """Cancel all blocks, end the interchange, and leave no process behind."""
+        self._over = True
+        if self._scaling is not None:
+            self._scaling.cancel()
+        self._forget_interchange()
+        executor = self.executor
+        # Without this the result thread may wait for an interchange which is away.
+        executor._executor_bad_state.set()
+        shutdown = partial(executor.shutdown, timeout=3)
+        for what in (self._cancel_blocks, shutdown, self._kill_stragglers):
+            try:
+                await in_thread(what, _STOP_TIMEOUT)
+            except Exception:  # the next step, and the last, mend what this one left
+                log.warning("Stopping the executor: a step has failed", exc_info=True)
+
+    async def _scale(self) -> None:
+        while True:
+            try:
+                await in_thread(self._look, 4 * _START_TIMEOUT)
+            except Exception:  # a scheduler may be away for hours, and come back
+                log.warning("Looking after the blocks has failed", exc_info=True)
+            if reason := self._hopeless():
+                self._die(reason)
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._period)
+            self._wake.clear()
+
+    def _look(self) -> None:
+        self.executor.poll_facade()
+        self._strategy.strategize([self.executor])
+
+    def _active_blocks(self) -> int:
+        states = self.executor.status_facade.values()
+        return sum(each.state not in TERMINAL_STATES for each in states)
+
+    def _hopeless(self) -> str | None:
+        """Say why no block can be had, if the last few have all failed."""
+        blocks = sorted(self.executor.status_facade.items(), key=lambda item: int(item[0]))
+        ended = [status for _, status in blocks if status.state in TERMINAL_STATES]
+        last = ended[-_FAILED_BLOCKS:]
+        # MISSING: it never connected. One that did was of use, however it ended.
+        if len(last) < _FAILED_BLOCKS or any(each.state != JobState.MISSING for each in last):
+            return None
+        newest = last[-1]
+        told = newest.message or f"exit status {newest.exit_code}"
+        for name, text in (("stdout", newest.stdout_summary), ("stderr", newest.stderr_summary)):
+            if text and text.strip():
+                told += f"\n{name}: {text.strip()[-_SHOWN:]}"
+        return (
+            f"The last {_FAILED_BLOCKS} blocks of workers have failed: {told}\nCheck worker_init"
+            " and the provider's options; the worker environment needs Parsl and"
+            " globus-compute-sdk."
+        )
+
+    def _interchange_ended(self) -> None:
+        self._forget_interchange()
+        status = self.executor.interchange_proc.poll()
+        self._die(f"Parsl's interchange process has ended (exit status {status}).")
+
+    def _die(self, reason: str) -> None:
+        if self._over:
+            return
+        self._over = True
+        log.error("The executor is lost: %s", reason)
+        self._on_death(self, reason)
+
+    def _forget_interchange(self) -> None:
+        if self._pidfd is not None:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+
+    def _cancel_blocks(self) -> None:
+        # Not by scale_in, which asks the interchange, and may wait for it.
+        executor = self.executor
+        states = executor.status_facade
+        jobs = [
+            job
+            for block, job in executor.blocks_to_job_id.items()
+            if block not in states or states[block].state not in TERMINAL_STATES
+        ]
+        if jobs:
+            executor.provider.cancel(jobs)
+
+    def _kill_stragglers(self) -> None:
+        """Kill what the blocks on this machine have left: by group, or by our mark."""
+        provider = self.executor.provider
+        groups = provider.groups if isinstance(provider, PromptLocalProvider) else set()
+        killed = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                pid = process.pid
+                # The number of a group may have come round; not so in our session.
+                ours = os.getpgid(pid) in groups and os.getsid(pid) == os.getsid(0)
+                if pid != os.getpid() and (ours or process.environ().get(_MARK) == self._run):
+                    process.kill()
+                    killed.append(process)
+        psutil.wait_procs(killed, timeout=_STOP_TIMEOUT / 3)

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GlobusComputeEngine with real Parsl on this machine."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from globus_compute_sdk import ShellFunction
+
+from engines.conftest import Started, error_in
+from globus_compute_endpoint.config.engines import GlobusComputeEngineConfig
+from globus_compute_endpoint.engines.globus_compute import GlobusComputeEngine
+from globus_compute_endpoint.problem import ExitStatus, Problem
+from support.tasks import read_result, value_of
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]
+
+ENGINE: dict[str, Any] = {
+    "type": "GlobusComputeEngine",
+    "max_workers_per_node": 2,
+    "job_status_kwargs": {"strategy_period": 1},
+    "provider": {"type": "LocalProvider", "init_blocks": 1, "max_blocks": 1, "min_blocks": 0},
+}
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def pid() -> int:
+    import os
+
+    return os.getpid()
+
+
+def pool_pid() -> int:
+    import os
+
+    return os.getppid()
+
+
+def nap(seconds: float) -> str:
+    import time
+
+    time.sleep(seconds)
+    return "rested"
+
+
+def leave() -> None:
+    import os
+
+    os._exit(3)
+
+
+def detach() -> int:
+    import subprocess
+
+    return subprocess.Popen(["sleep", "300"], start_new_session=True).pid
+
+
+def modules() -> list[str]:
+    import sys
+
+    return [name for name in sys.modules if name.startswith("globus_compute_endpoint")]
+
+
+def surroundings() -> tuple[str, str, str]:
+    import os
+
+    return os.environ["GC_TASK_UUID"], os.environ.get("GC_TASK_SANDBOX_DIR", ""), os.getcwd()
+
+
+def descendants() -> set[int]:
+    mine = psutil.Process().children(recursive=True)
+    return {each.pid for each in mine if each.status() != psutil.STATUS_ZOMBIE}
+
+
+async def test_tasks_run_quickly_and_nothing_stays(started: Started):
+    began = time.monotonic()
+    async with started(ENGINE) as bench:
+        assert await bench.value(add, 1, 2) == 3
+        assert time.monotonic() - began < 12  # the peer's cold start
+        futures = [bench.submit(add, n, n) for n in range(200)]
+        assert [value_of(await each) for each in futures] == [2 * n for n in range(200)]
+        assert await bench.value(modules) == []  # our code travels; our package does not
+        shell = await bench.value(ShellFunction("echo {{hello}}"))
+        assert shell.stdout == "{hello}\n"
+        left = await bench.value(detach)
+        worker = await bench.value(pid)
+        status = bench.engine.status()
+        assert status["total_workers"] == 2
+        assert await bench.error(add, "a", 1) == await bench.error(add, "a", 1)
+        code, text = await bench.error(add, "a", 1)
+        assert code == "RemoteExecutionError"
+        assert "TypeError" in text
+    for gone in (left, worker):
+        assert not psutil.pid_exists(gone) or psutil.Process(gone).status() == "zombie"
+    assert not descendants()
+
+
+async def test_a_sandbox_is_the_tasks_own(started: Started, tmp_path: Path):
+    async with started(ENGINE | {"run_in_sandbox": True}) as bench:
+        uuid, sandbox, directory = await bench.value(surroundings)
+        assert sandbox == directory == str(tmp_path / "tasks_working_dir" / uuid)
+
+
+async def test_a_dead_worker_costs_its_task(started: Started):
+    async with started(ENGINE) as bench:
+        assert await bench.value(add, 0, 0) == 0
+        code, text = await bench.error(leave)
+        assert code == "WorkerLost"
+        assert "parsl.executors.high_throughput.errors.WorkerLost" in text
+        assert await bench.value(add, 1, 1) == 2
+
+
+async def test_a_dead_worker_is_retried_where_allowed(started: Started, tmp_path: Path):
+    def once(path: str) -> str:
+        import os
+
+        if not os.path.exists(path):
+            open(path, "w").close()
+            os._exit(3)
+        return "second time"
+
+    async with started(ENGINE | {"max_retries_on_system_failure": 1}) as bench:
+        source = (
+            "st\nonce:def once(path):\n    import os\n    if not os.path.exists(path):\n"
+            "        open(path, 'w').close()\n        os._exit(3)\n    return 'second time'\n"
+        )
+        assert await bench.value(source, str(tmp_path / "mark")) == "second time"
+        code, text = await bench.error(leave)
+        assert code == "WorkerLost"
+        assert "tried 2 times" in text
+
+
+async def test_a_dead_interchange_is_noticed_and_replaced(started: Started):
+    async with started(ENGINE) as bench:
+        assert await bench.value(add, 0, 0) == 0
+        running = bench.submit(nap, 60)
+        assert isinstance(bench.engine, GlobusComputeEngine)
+        life = bench.engine._life
+        assert life is not None
+        began = time.monotonic()
+        os.kill(life.executor.interchange_proc.pid, signal.SIGKILL)
+        code, text = error_in(read_result(await asyncio.wait_for(running, 10)))
+        assert time.monotonic() - began < 2
+        assert code == "WorkerLost"
+        assert "interchange" in text
+        assert await bench.value(add, 1, 1) == 2
+    assert not descendants()
+
+
+async def test_a_dead_block_is_replaced(started: Started):
+    async with started(ENGINE | {"heartbeat_period": 1, "heartbeat_threshold": 4}) as bench:
+        pool = await bench.value(pool_pid)
+        running = bench.submit(nap, 60)
+        await asyncio.sleep(0.5)
+        os.kill(pool, signal.SIGKILL)
+        code, text = error_in(read_result(await asyncio.wait_for(running, 30)))
+        assert code == "WorkerLost"
+        assert "ManagerLost" in text
+        assert await bench.value(add, 1, 1) == 2
+
+
+async def test_blocks_which_cannot_start_are_explained(started: Started):
+    provider = ENGINE["provider"] | {"worker_init": "echo no such module >&2; exit 4"}
+    async with started(ENGINE | {"provider": provider}) as bench:
+        code, text = await bench.error(add, 1, 1)
+        assert code == "WorkerLost"
+        assert "no such module" in text
+        assert "worker_init" in text
+
+
+async def test_blocks_go_when_idle_and_come_back(started: Started):
+    scaling = {"strategy_period": 0.5, "max_idletime": 1}
+    async with started(ENGINE | {"job_status_kwargs": scaling}) as bench:
+        first = await bench.value(pid)
+        for _ in range(60):
+            if not bench.engine.status()["total_workers"]:
+                break
+            await asyncio.sleep(0.25)
+        assert bench.engine.status()["total_workers"] == 0
+        assert await bench.value(pid) != first
+
+
+async def test_a_resource_specification_which_htex_does_not_take(started: Started):
+    async with started(ENGINE) as bench:
+        code, text = await bench.error(add, 1, 1, resource_specification={"num_nodes": 2})
+        assert code == "ResourceSpecificationError"
+        assert "num_nodes" in text or "priority" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"max_workers_per_nod": 1}, "did you mean max_workers_per_node?"),
+        ({"max_workers_per_node": "many"}, "max_workers_per_node"),
+        ({"provider": {"type": "SlurmProvidr"}}, "there is no 'SlurmProvidr'"),
+        ({"provider": {"type": "LocalProvider", "partition": "x"}}, "provider.partition"),
+        ({"provider": {"launcher": {"type": "os.system"}}}, "engine.provider.launcher.type"),
+        ({"address": {"type": "address_by_magic"}}, "engine.address.type"),
+        ({"address": {"type": "address_by_interface", "ifname": "nope0"}}, "engine.address"),
+        ({"block_error_handler": True}, "cannot be set here"),
+    ],
+)
+async def test_wrong_options_are_named(options: dict[str, Any], told: str):
+    with pytest.raises(Problem) as caught:
+        GlobusComputeEngine(GlobusComputeEngineConfig.model_validate(ENGINE | options))
+    assert told in caught.value.message
+    assert caught.value.exit_status is ExitStatus.CONFIGURATION
+
+
+async def test_all_options_pass_through():
+    options = {
+        "encrypted": False,
+        "worker_port_range": [40000, 41000],
+        "address": {"type": "address_by_interface", "ifname": "lo"},
+        "manager_selector": {"type": "BlockIdManagerSelector"},
+        "prefetch_capacity": 7,
+        "provider": {
+            "type": "SlurmProvider",
+            "partition": "debug",
+            "nodes_per_block": 2,
+            "launcher": {"type": "SrunLauncher", "overrides": "-l"},
+        },
+    }
+    engine = GlobusComputeEngine(GlobusComputeEngineConfig.model_validate(ENGINE | options))
+    executor = engine._make_executor()
+    assert executor.encrypted is False
+    assert executor.worker_port_range == (40000, 41000)
+    assert executor.address == "127.0.0.1"
+    assert executor.prefetch_capacity == 7
+    assert executor.provider.partition == "debug"
+    assert executor.provider.launcher.overrides == "-l"
+    assert executor.heartbeat_threshold == 120  # a cluster's network: Parsl's own
+    assert GlobusComputeEngine(GlobusComputeEngineConfig())._make_executor().encrypted is True
