@@ -22,7 +22,9 @@ COMMANDS = {
     "_gateway": ("services", "gateway"),
     "_manager": ("services", "manager"),
     "_spawner": ("services", "spawner"),
+    "_start-user-endpoint": ("start", "start_user_endpoint"),
     "configure": ("configure", "configure"),
+    "start": ("start", "start"),
     "version": ("version", "version"),
 }
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from ..problem import Problem
 from ..worker import task as worker
 
 __all__ = ["Engine", "EngineContext", "TaskRequest"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,10 @@ class Engine(ABC):
         if task.result_serializers:
             made["result_serializers"] = task.result_serializers
         return made
+
+    def note_start(self, task: TaskRequest, where: str) -> None:
+        """Log that a task has been handed on to where it runs."""
+        log.info("Task %s given to %s", task.task_id, where, extra={"GC_TASK_ID": task.task_id})
 
     def fail(self, task: TaskRequest, code: str, text: str) -> None:
         """Deliver an error result for a task which no worker could answer for."""

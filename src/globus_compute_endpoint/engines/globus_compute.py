@@ -131,6 +131,7 @@ class GlobusComputeEngine(Engine):
             log.exception("The executor takes no more tasks")
             self._lost(life, f"The endpoint's executor has broken down: {error}")
             return
+        self.note_start(task, "Parsl's executor")
         assert self._handoff is not None
         handoff = self._handoff
         future.add_done_callback(lambda done: handoff.put((life, task.task_id, done)))

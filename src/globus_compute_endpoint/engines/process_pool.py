@@ -90,6 +90,7 @@ class ProcessPoolEngine(Engine):
                 return
             task = self._queue.popleft()
             self._busy[process] = task
+            self.note_start(task, f"worker process {process.pid}")
             process.run(task.task_id, task.body, self.worker_context(task))
 
     def _finished(self, process: WorkerProcess, packed: bytes) -> None:

@@ -49,6 +49,7 @@ class ThreadPoolEngine(Engine):
         assert self._threads is not None, "the engine was not started"
         context = self.worker_context(task) | {"in_thread": True}
         self._outstanding += 1
+        self.note_start(task, "a thread")
         self._threads.submit(self._run, task, context)
 
     async def stop(self) -> None:

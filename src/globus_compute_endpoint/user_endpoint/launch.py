@@ -33,7 +33,7 @@ from .logs import log_to
 from .service import Settings, UserEndpoint
 from .setup import run_script
 
-__all__ = ["LaunchDocument", "launch", "serve"]
+__all__ = ["LaunchDocument", "launch", "process_title", "serve"]
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +89,11 @@ def launch(document: bytes, control: socket.socket | None) -> int:
     return status
 
 
+def process_title(endpoint_id: str, name: str) -> str:
+    """Return what lists of processes show."""
+    return f"Globus Compute Endpoint ({endpoint_id}, {name})"
+
+
 def serve(settings: Settings, control: Control) -> None:
     """Serve until the end.
 
@@ -110,7 +115,7 @@ async def _run(settings: Settings, engine: Any, control: Control) -> None:
 
 def _launch(document: LaunchDocument, control: Control) -> int:
     _set_environment(document)
-    title = f"Globus Compute Endpoint ({document.endpoint_id}, {document.name})"
+    title = process_title(str(document.endpoint_id), document.name)
     setproctitle(title)
     directory = EndpointDirectory.of(document.name)
     directory.make()
