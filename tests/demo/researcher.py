@@ -6,6 +6,7 @@
 It prints one JSON document a line. GLOBUS_COMPUTE_* in the environment say who it is.
 """
 
+import functools
 import json
 import os
 import sys
@@ -54,12 +55,21 @@ def say(**document):
     print(json.dumps(document), flush=True)
 
 
+def tell_failure(started, future):
+    """The host waits to hear of the function: it hears why it did not run."""
+    if error := future.exception():
+        with open(started, "w") as pipe:
+            pipe.write(str(error))
+
+
 def matrix(endpoint, cells):
     """Submit one function an engine; all run at the same time, until the host releases them."""
     executors, futures = [], {}
     for cell in cells:
         executors.append(executor(endpoint, cell["engine"]))
-        futures[cell["engine"]] = executors[-1].submit(stay, cell["started"], cell["release"])
+        future = executors[-1].submit(stay, cell["started"], cell["release"])
+        future.add_done_callback(functools.partial(tell_failure, cell["started"]))
+        futures[cell["engine"]] = future
         say(engine=cell["engine"], submitted=time.time())
     wait(futures.values(), timeout=2 * PATIENCE)
     for engine, future in futures.items():
@@ -128,7 +138,8 @@ def run_failing(endpoint, arguments):
     with executor(endpoint, arguments["engine"]) as executor_:
         future = executor_.submit(fail)
         error = future.exception(timeout=PATIENCE)
-        say(result=f"{type(error).__name__}: {error}", task_id=future.task_id)
+        last_line = str(error).strip().splitlines()[-1].strip()
+        say(result=f"{type(error).__name__}: … {last_line}", task_id=future.task_id)
 
 
 DEEDS = {

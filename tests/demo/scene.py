@@ -165,13 +165,15 @@ class Scene:
 
     def look(self, cell: Cell) -> Sight:
         """Wait for the function to run, and ask the kernel about its process."""
+        problem = f"{cell.researcher}'s function did not start on {cell.engine}"
         try:
-            pid = self.host.run("cat", cell.started, timeout=START_PATIENCE).stdout
+            said = self.host.run("cat", cell.started, timeout=START_PATIENCE).stdout
         except subprocess.TimeoutExpired:
-            late = f"{cell.researcher}'s function did not start on {cell.engine}"
-            raise Mismatch(f"{late} within {START_PATIENCE:.0f} s") from None
+            raise Mismatch(f"{problem} within {START_PATIENCE:.0f} s") from None
         at = time.time()
-        return Sight(look_at(self.host, int(pid)), at)
+        if not said.isdecimal():
+            raise Mismatch(f"{problem}: {said.strip()}")
+        return Sight(look_at(self.host, int(said)), at)
 
     def let_go(self, cell: Cell) -> None:
         self.host.run("sh", "-c", f": >{cell.release}")
@@ -221,11 +223,13 @@ class Scene:
         match = f"GC_TASK_ID={task_id}"
         self.tell(f"journalctl {match}")
         entries = self.host.journal(match)
-        if len(entries) < JOURNAL_LINES:
-            raise Mismatch(f"the journal has {len(entries)} lines of task {task_id}")
-        for entry in entries:
-            expect("the journal's unit", entry["_SYSTEMD_UNIT"], scope)
-            expect("the journal's uid", entry["_UID"], str(self.uids[CELLS[-1].researcher]))
+        own = [entry for entry in entries if entry["_SYSTEMD_UNIT"] == scope]
+        if len(own) < JOURNAL_LINES:
+            raise Mismatch(f"the journal has {len(own)} lines of {scope} about task {task_id}")
+        uid = str(self.uids[CELLS[-1].researcher])
+        expect("uids in the journal", {entry["_UID"] for entry in own}, {uid})
+        units = {entry["_SYSTEMD_UNIT"] for entry in entries}
+        expect("units in the journal", units - {scope, "globus-compute-services.service"}, set())
         print(self.host.run("journalctl", "--no-pager", "--output=short-iso", match).stdout)
 
     def how_to_go_on(self) -> str:

@@ -171,7 +171,11 @@ class Host:
         line = self.command(
             *command, user=user, environment=environment, directory=directory, network=network
         )
-        return checked(line, timeout=timeout, stdin=stdin, check=check)
+        done = checked(line, timeout=timeout, stdin=stdin, check=False)
+        if check and done.returncode:
+            inner = list(map(str, command))
+            raise CommandFailed(done.returncode, inner, done.stdout, done.stderr)
+        return done
 
     @contextlib.contextmanager
     def background(
