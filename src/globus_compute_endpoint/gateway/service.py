@@ -8,7 +8,7 @@ import contextlib
 import json
 import logging
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from globus_compute_common import messagepack
 from globus_compute_common.messagepack.message_types import EPStatusReport
@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 _READY_AT_LAST_S = 30.0
 _COMMANDS_AT_ONCE = 32
 _GOODBYE_TIMEOUT_S = 3.0
+_QUEUE_REFUSED = (403, 404)  # the replies of a broker which was set up anew
 _CREDENTIALS_REFUSED = (AuthenticationError, ProbableAccessDeniedError)
 
 
@@ -143,8 +144,13 @@ class _Gateway:
             on_consuming=lambda: self._show(""),
         )
         connections = [
-            self._connection(url, name)
-            for url, name in zip(_urls(registration), ("commands", "heartbeats"), strict=True)
+            self._connection(url, name, on_down)
+            for url, name, on_down in zip(
+                _urls(registration),
+                ("commands", "heartbeats"),
+                (self._commands_down, self._connection_down),
+                strict=True,
+            )
         ]
         connections[0].add(self._consumer)
         connections[1].add(heartbeats)
@@ -162,23 +168,29 @@ class _Gateway:
             await asyncio.gather(*(connection.close() for connection in connections))
             await asyncio.gather(*tasks)
 
-    def _connection(self, url: SecretStr, name: str) -> Connection:
+    def _connection(
+        self, url: SecretStr, name: str, on_down: Callable[[BaseException], None]
+    ) -> Connection:
         config = self._settings.config
         return Connection(
             url,
             name=f"{self._paths.name} {name}",
             port=config.amqp_port,
             ca_file=config.services.ca_file,
-            on_down=self._connection_down,
+            on_down=on_down,
         )
 
-    def _connection_down(self, reason: BaseException) -> None:
+    def _commands_down(self, reason: BaseException) -> None:
         self._manager.forget_starts()
+        self._connection_down(reason)
+
+    def _connection_down(self, reason: BaseException) -> None:
         self._show("waiting for the message broker")
         causes = [reason]
         if isinstance(reason, AMQPConnectionError):
             causes.extend(arg for arg in reason.args if isinstance(arg, BaseException))
-        if any(isinstance(cause, _CREDENTIALS_REFUSED) for cause in causes):
+        lost_our_queue = getattr(reason, "reply_code", None) in _QUEUE_REFUSED
+        if lost_our_queue or any(isinstance(cause, _CREDENTIALS_REFUSED) for cause in causes):
             self._credentials_refused.set()
 
     async def _beat(self, heartbeats: Publisher) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import AsyncIterator
+from uuid import UUID
 
 from setproctitle import setproctitle
 
@@ -164,8 +165,8 @@ class _Service:
         self._link.answer(frame.number, problem)
         self._show_status()
 
-    def _tell_gateway(self, *told: object) -> None:
-        self._link.tell_end(*told)  # type: ignore[arg-type]
+    def _tell_gateway(self, endpoint_id: UUID, problem: ProblemFields, blob: bytes) -> None:
+        self._link.tell_end(endpoint_id, problem, blob)
 
     def _is_own_gateway(self, pid: int) -> asyncio.Task[bool]:
         async def check() -> bool:

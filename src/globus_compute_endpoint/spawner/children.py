@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 from globus_compute_endpoint.host import cgroups
+from globus_compute_endpoint.host.paths import state_directory
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.spawner.child import Barrier, run_child
 from globus_compute_endpoint.spawner.protocol import ScopeRecord, Spawn, scope_name
@@ -97,6 +98,7 @@ class Children:
         child.close_barrier()
         os.close(child.pidfd)
         del self._alive[child.request.endpoint_id]
+        _remove_if_empty(state_directory(child.request.user.uid, child.request.endpoint_id))
         self._ended[child.request.endpoint_id, child.pid] = wait_status
         while len(self._ended) > _REMEMBERED_DEAD:
             self._ended.popitem(last=False)
@@ -130,6 +132,14 @@ def start_time_of(pid: int) -> int:
     """When a process began, in clock ticks since boot: with its pid, who it is; see proc(5)."""
     stat = Path(f"/proc/{pid}/stat").read_text()
     return int(stat[stat.rindex(")") + 2 :].split()[19])
+
+
+def _remove_if_empty(directory: Path) -> None:
+    """What a user endpoint left there is its successor's; an empty directory is nobody's."""
+    try:
+        directory.rmdir()
+    except OSError as error:
+        log.debug("%s stays: %s", directory, error.strerror)
 
 
 def _refused(what: str) -> Problem:
