@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 
 import uvicorn
 
@@ -20,6 +22,7 @@ from globus_compute_services.broker.management import Management
 from globus_compute_services.problem import ExitStatus, Problem
 from globus_compute_services.relay.dispatch import Dispatcher
 from globus_compute_services.relay.heartbeats import HeartbeatsRelay
+from globus_compute_services.relay.housekeeping import Housekeeper
 from globus_compute_services.relay.intake import Intake
 from globus_compute_services.relay.results import ResultsRelay
 from globus_compute_services.relay.starts import Starter
@@ -32,6 +35,26 @@ log = logging.getLogger(__name__)
 
 _BROKER_GRACE_S = 30
 _STOP_GRACE_S = 15
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which leaves the process alive to finish what else is to be finished."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        stops = (signal.SIGTERM, signal.SIGINT)
+        for number in stops:
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in stops:
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        notify.tell_stopping()
+        self.should_exit = True
 
 
 async def serve(settings: Settings) -> None:
@@ -52,19 +75,26 @@ async def serve(settings: Settings) -> None:
         accounts = Accounts(settings, management, link)
         dispatcher = Dispatcher(database, link, settings.retention_days)
         starter = Starter(database, link, accounts)
+        housekeeper = Housekeeper(
+            database,
+            link,
+            management=management,
+            accounts=accounts,
+            retention_days=settings.retention_days,
+        )
         parts = Parts(settings, database, link, accounts, dispatcher, starter)
         listener = stack.enter_context(_listen(settings.http.host, settings.http.port))
-        await _run(parts, listener)
+        await _run(parts, housekeeper, listener)
 
 
-async def _run(parts: Parts, listener: socket.socket) -> None:
+async def _run(parts: Parts, housekeeper: Housekeeper, listener: socket.socket) -> None:
     results = ResultsRelay(parts.database, parts.dispatcher)
     heartbeats = HeartbeatsRelay(parts.database, parts.dispatcher, parts.starter)
     intakes = [
         Intake(parts.link, names.RESULTS_QUEUE, results.handle),
         Intake(parts.link, names.HEARTBEATS_QUEUE, heartbeats.handle),
     ]
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             make_app(parts),
             log_config=None,
@@ -73,7 +103,6 @@ async def _run(parts: Parts, listener: socket.socket) -> None:
             server_header=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=_STOP_GRACE_S,
-            limit_concurrency=1000,
         )
     )
     try:
@@ -82,12 +111,12 @@ async def _run(parts: Parts, listener: socket.socket) -> None:
                 group.create_task(parts.link.run()),
                 group.create_task(parts.dispatcher.run()),
                 group.create_task(parts.starter.run()),
+                group.create_task(housekeeper.run()),
                 group.create_task(notify.keep_watchdog_fed()),
                 group.create_task(_tell_ready(parts)),
                 *(group.create_task(intake.run()) for intake in intakes),
             ]
             await server.serve(sockets=[listener])
-            notify.tell_stopping()
             for task in background:
                 task.cancel()
     finally:

@@ -131,7 +131,7 @@ async def delete_endpoint(request: Request) -> Response:
         await session.execute(delete(Endpoint).where(Endpoint.id.in_([one.id for one in gone])))
     parts.dispatcher.wake()
     for each in gone:
-        await parts.accounts.remove(each)
+        await parts.accounts.remove(each.id)
     return JSONResponse({"result": 302})
 
 

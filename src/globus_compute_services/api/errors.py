@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -110,6 +110,9 @@ EXCEPTION_HANDLERS = {
     BrokerDown: _unavailable,
     BrokerRefused: _unavailable,
     ManagementRefused: _unavailable,
-    SQLAlchemyError: _unavailable,
+    OSError: _unavailable,
+    OperationalError: _unavailable,
+    InterfaceError: _unavailable,
+    TimeoutError: _unavailable,
     Exception: _unexpected,
 }

@@ -6,7 +6,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+
+from globus_compute_services.documents import storable_document, storable_text, unicode_text
 
 __all__ = [
     "BatchStatusRequest",
@@ -16,17 +18,20 @@ __all__ = [
     "SubmitRequestV2",
 ]
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-LongText = Annotated[str, StringConstraints(max_length=64 * 1024)]
+Unicode = Annotated[str, AfterValidator(unicode_text)]
+Text = Annotated[str, AfterValidator(storable_text)]
+Name = Annotated[Text, StringConstraints(min_length=1, max_length=256)]
+LongText = Annotated[Text, StringConstraints(max_length=64 * 1024)]
+Document = Annotated[dict[str, Any], AfterValidator(storable_document)]
 
 
 class FunctionRequest(BaseModel):
     """``POST /v3/functions``."""
 
     function_name: Name
-    function_code: Annotated[str, StringConstraints(min_length=1)]
+    function_code: Annotated[Text, StringConstraints(min_length=1)]
     serialized: bool = True
-    meta: dict[str, Any] | None = None
+    meta: Document | None = None
     description: LongText | None = None
     public: bool = False
     group: UUID | None = None
@@ -40,7 +45,7 @@ class EndpointRequest(BaseModel):
     display_name: LongText | None = None
     multi_user: bool = False
     public: bool = False
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: Document = Field(default_factory=dict)
     allowed_functions: list[UUID] | None = None
     authentication_policy: UUID | None = None
     subscription_uuid: UUID | None = None
@@ -55,19 +60,19 @@ class EndpointRequest(BaseModel):
 class SubmitRequest(BaseModel):
     """``POST /v3/endpoints/{id}/submit``: payloads by function."""
 
-    tasks: dict[UUID, list[str]] = Field(min_length=1)
+    tasks: dict[UUID, list[Unicode]] = Field(min_length=1)
     task_group_id: UUID | None = None
     create_queue: bool = False
-    user_endpoint_config: dict[str, Any] | None = None
-    user_runtime: dict[str, Any] | None = None
-    resource_specification: dict[str, Any] | None = None
-    result_serializers: list[str] | None = None
+    user_endpoint_config: Document | None = None
+    user_runtime: Document | None = None
+    resource_specification: Document | None = None
+    result_serializers: list[Name] | None = None
 
 
 class SubmitRequestV2(BaseModel):
     """``POST /v2/submit``: tasks as (function, endpoint, payload), all for one endpoint."""
 
-    tasks: list[tuple[UUID, UUID, str]] = Field(min_length=1)
+    tasks: list[tuple[UUID, UUID, Unicode]] = Field(min_length=1)
     task_group_id: UUID | None = None
     create_websocket_queue: bool = False
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -32,6 +33,13 @@ from globus_compute_services.store.tasks import tasks_by_id
 __all__ = ["batch_status", "find_group", "result_connection", "show_group", "show_task"]
 
 
+class _PlainJson(JSONResponse):
+    """JSON of what endpoints wrote, which need not be strict."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode("ascii")
+
+
 async def find_group(session: AsyncSession, caller: Caller, group_id: UUID) -> TaskGroup:
     """Raises ApiError 404 if there is none, 403 if it is someone else's."""
     group = await session.get(TaskGroup, group_id)
@@ -55,7 +63,7 @@ async def show_task(request: Request) -> Response:
         raise not_found("TASK_NOT_FOUND", f"There is no task {task_id}")
     if task.identity_id not in caller.linked:
         raise forbidden(f"Task {task_id} belongs to someone else")
-    return JSONResponse(_document(task))
+    return _PlainJson(_document(task))
 
 
 async def batch_status(request: Request) -> Response:
@@ -65,7 +73,7 @@ async def batch_status(request: Request) -> Response:
     async with parts_of(request).database.read() as session:
         tasks = await tasks_by_id(session, asked.task_ids)
     results = {str(task.id): _document(task) for task in tasks if task.identity_id in caller.linked}
-    return JSONResponse({"response": "batch", "results": results})
+    return _PlainJson({"response": "batch", "results": results})
 
 
 async def show_group(request: Request) -> Response:

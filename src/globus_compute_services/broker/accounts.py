@@ -46,11 +46,11 @@ class Accounts:
         """Close an endpoint's connections, and let none in until it registers again."""
         await self._management.delete_account(names.endpoint_account(endpoint))
 
-    async def remove(self, endpoint: Endpoint) -> None:
+    async def remove(self, endpoint: UUID) -> None:
         """Delete an endpoint's account and queues."""
-        await self.disconnect(endpoint.id)
-        await self._link.delete_queue(names.task_queue(endpoint.id))
-        await self._link.delete_queue(names.command_queue(endpoint.id))
+        await self.disconnect(endpoint)
+        await self._link.delete_queue(names.task_queue(endpoint))
+        await self._link.delete_queue(names.command_queue(endpoint))
 
     async def is_consuming(self, endpoint: Endpoint) -> bool:
         """Whether some process consumes the queue by which an endpoint is known to run."""

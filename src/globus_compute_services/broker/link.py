@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _CONNECT_TIMEOUT_S = 20
 _BACKOFF_S = (0.5, 10.0)
 _NOT_FOUND = 404
+_PRECONDITION_FAILED = 406
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,12 @@ class BrokerLink:
 
     async def declare_queue(self, queue: str, arguments: dict[str, Any] | None = None) -> None:
         """Make a durable queue if it is not there; if it is, its idle time starts anew."""
-        await self._request("queue_declare", queue=queue, durable=True, arguments=arguments)
+        try:
+            await self._request("queue_declare", queue=queue, durable=True, arguments=arguments)
+        except BrokerRefused as refusal:
+            # It is there, made with the arguments of an earlier configuration.
+            if refusal.code != _PRECONDITION_FAILED:
+                raise
 
     async def delete_queue(self, queue: str) -> None:
         """Delete a queue with all in it, also what a consumer holds unacknowledged."""

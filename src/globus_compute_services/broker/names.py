@@ -15,6 +15,7 @@ __all__ = [
     "Rights",
     "command_queue",
     "endpoint_account",
+    "endpoint_of_account",
     "endpoint_of_key",
     "endpoint_rights",
     "heartbeats_key",
@@ -68,6 +69,15 @@ def result_queue(identity: UUID, group: UUID) -> str:
 
 def endpoint_account(endpoint: UUID) -> str:
     return f"ep.{endpoint}"
+
+
+def endpoint_of_account(account: str) -> UUID | None:
+    """Whose account it is; None for accounts of researchers and of the services."""
+    kind, _, identifier = account.partition(".")
+    try:
+        return UUID(identifier) if kind == "ep" else None
+    except ValueError:
+        return None
 
 
 def result_account(identity: UUID, period: int) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from globus_compute_services.cli.clients import client
+from globus_compute_services.cli.groups import group
 from globus_compute_services.cli.initialize import init
 from globus_compute_services.cli.running import env, serve
 from globus_compute_services.problem import Problem
@@ -31,7 +32,7 @@ def cli(context: click.Context, config: Path) -> None:
     context.obj = config
 
 
-for command in (init, client, env, serve):
+for command in (init, client, group, env, serve):
     cli.add_command(command)
 
 

@@ -16,12 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from globus_compute_services.broker import names
 from globus_compute_services.broker.link import Delivery
+from globus_compute_services.documents import storable_document
 from globus_compute_services.relay.dispatch import Dispatcher
 from globus_compute_services.relay.starts import Starter
 from globus_compute_services.store.database import Database
 from globus_compute_services.store.endpoints import is_online, online_until
 from globus_compute_services.store.schema import Endpoint, Kind
-from globus_compute_services.store.tasks import fail_outstanding, note_progress
+from globus_compute_services.store.tasks import fail_outstanding, note_progress, reset_queue
 
 __all__ = ["HeartbeatsRelay"]
 
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _DEFAULT_PERIOD_S = 30.0
 _LONGEST_PERIOD_S = 3600.0
+_LONGEST_MESSAGE = 10_000  # characters; each failed task gets a copy
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class HeartbeatsRelay:
             if report is None:
                 continue
             if (error := report.state.get("error")) is not None:
-                await self._take_failure(report.endpoint_id, str(error))
+                await self._take_failure(report.endpoint_id, str(error)[:_LONGEST_MESSAGE])
             else:
                 await self._take_heartbeat(report)
 
@@ -73,6 +75,7 @@ class HeartbeatsRelay:
             endpoint.heartbeat_period = 0.0
             endpoint.report = {"error": message}
             failed = await fail_outstanding(session, endpoint_id, message)
+            await reset_queue(session, endpoint_id)
         self._starter.forget_command(endpoint_id)
         self._dispatcher.wake()
         log.warning(
@@ -134,6 +137,7 @@ def _parse(delivery: Delivery) -> _Report | None:
         message = messagepack.unpack(delivery.body)
         if not isinstance(message, EPStatusReport) or message.endpoint_id != endpoint:
             raise ValueError(f"a {type(message).__name__} published as {delivery.routing_key}")
+        state = storable_document(message.global_state)
         progress = {
             UUID(task_id): transitions[-1].state.value
             for task_id, transitions in message.task_statuses.items()
@@ -142,4 +146,4 @@ def _parse(delivery: Delivery) -> _Report | None:
     except Exception as error:  # noqa: BLE001 (any bytes may come, and unpack tells in many ways)
         log.warning("Dropped what is not a report: %s", error, extra={"GC_ENDPOINT_ID": endpoint})
         return None
-    return _Report(message.endpoint_id, message.global_state, progress)
+    return _Report(message.endpoint_id, state, progress)

@@ -10,7 +10,8 @@ from globus_compute_services.broker.link import BrokerLink, Consumption, Deliver
 
 __all__ = ["Intake"]
 
-_PREFETCH = 256
+# Results may be 10 MiB each, and all that is unacknowledged is in memory.
+_PREFETCH = 100
 
 
 class Intake:

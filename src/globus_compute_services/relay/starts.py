@@ -65,7 +65,7 @@ class Starter:
     async def manager_came_online(self, manager: UUID) -> None:
         """Repeat the commands which it may have missed."""
         async with self._database.read() as session:
-            waiting = await user_endpoints_with_work(session, manager)
+            waiting = await user_endpoints_with_work(session, manager=manager)
         for endpoint in waiting:
             self.forget_command(endpoint.id)
             self.look_at(endpoint.id)
@@ -96,11 +96,7 @@ class Starter:
 
     async def _look(self, endpoint_id: UUID) -> None:
         async with self._database.read() as session:
-            waiting = [
-                endpoint
-                for endpoint in await user_endpoints_with_work(session)
-                if endpoint.id == endpoint_id
-            ]
+            waiting = await user_endpoints_with_work(session, endpoint=endpoint_id)
         if not waiting:
             return
         endpoint = waiting[0]

@@ -89,13 +89,15 @@ def _user_key(manager: UUID, identity: UUID, config: dict[str, Any]) -> str:
 
 
 async def user_endpoints_with_work(
-    session: AsyncSession, manager: UUID | None = None
+    session: AsyncSession, *, manager: UUID | None = None, endpoint: UUID | None = None
 ) -> list[Endpoint]:
-    """User endpoints (of one manager, or all) which have outstanding tasks."""
+    """User endpoints (all, those of one manager, or the one) which have outstanding tasks."""
     outstanding = (
         select(Task.id).where(Task.target_id == Endpoint.id, Task.completed.is_(None)).exists()
     )
     wanted = select(Endpoint).where(Endpoint.kind == Kind.USER, outstanding)
     if manager is not None:
         wanted = wanted.where(Endpoint.manager_id == manager)
+    if endpoint is not None:
+        wanted = wanted.where(Endpoint.id == endpoint)
     return list(await session.scalars(wanted))

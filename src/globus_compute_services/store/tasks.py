@@ -25,7 +25,17 @@ from globus_compute_services.store.schema import (
     TaskGroup,
 )
 
-__all__ = ["Completion", "Order", "complete_tasks", "fail_outstanding", "record_tasks", "task_body"]
+__all__ = [
+    "Completion",
+    "Order",
+    "complete_tasks",
+    "fail_outstanding",
+    "note_progress",
+    "record_tasks",
+    "reset_queue",
+    "task_body",
+    "tasks_by_id",
+]
 
 
 @dataclass(frozen=True)
@@ -125,11 +135,7 @@ async def complete_tasks(
 
 
 async def fail_outstanding(session: AsyncSession, target: UUID, message: str) -> list[UUID]:
-    """Fail all outstanding tasks of an endpoint, and take back what it has not begun.
-
-    Tasks recorded after this transaction are not touched: their messages come later in the outbox
-    than the emptying of the queue. Returns the ids of the failed tasks.
-    """
+    """Fail all outstanding tasks of an endpoint; returns their ids."""
     rows = await session.execute(
         select(Task.id, TaskGroup)
         .join(TaskGroup, TaskGroup.id == Task.group_id)
@@ -144,8 +150,6 @@ async def fail_outstanding(session: AsyncSession, target: UUID, message: str) ->
     await session.execute(
         delete(Outbox).where(Outbox.kind == OutboxKind.TASK, Outbox.queue == queue)
     )
-    reset = _outbox(OutboxKind.RESET, queue, None, {}, b"")
-    await session.execute(insert(Outbox), [reset])
     await _store(session, failures, groups)
     return list(failures)
 
@@ -154,6 +158,15 @@ def error_body(task_id: UUID, message: str) -> bytes:
     """A packed Result which makes the researcher's future fail with ``message``."""
     details = ResultErrorDetails(code="EndpointFailure", user_message=message)
     return messagepack.pack(Result(task_id=task_id, data=message, error_details=details))
+
+
+async def reset_queue(session: AsyncSession, target: UUID) -> None:
+    """Have an endpoint's task queue emptied.
+
+    Tasks recorded after this transaction are not touched: their messages come later in the outbox.
+    """
+    reset = _outbox(OutboxKind.RESET, names.task_queue(target), None, {}, b"")
+    await session.execute(insert(Outbox), [reset])
 
 
 async def _store(

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""These tests need the RabbitMQ and the PostgreSQL of a test host: see ``tests/services/run``."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import pytest
+
+from services.harness import Researcher, Services
+
+_numbers = count(1)
+
+
+def _postgresql_url() -> str:
+    name = f"services_{next(_numbers)}"
+    for statement in (
+        "DROP ROLE IF EXISTS services",
+        f"CREATE DATABASE {name}",
+        "CREATE ROLE services LOGIN PASSWORD 'services'",
+        f"ALTER DATABASE {name} OWNER TO services",
+    ):
+        subprocess.run(
+            ["runuser", "-u", "postgres", "--", "psql", "-qc", statement],
+            check=True,
+            timeout=60,
+            cwd="/",
+        )
+    return f"postgresql+asyncpg://services:services@127.0.0.1/{name}"
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def services(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Services]:
+    """Running services, with nothing in their database."""
+    directory = tmp_path_factory.mktemp("services")
+    url = f"sqlite+aiosqlite:///{directory}/services.sqlite3"
+    if request.param == "postgresql":
+        url = _postgresql_url()
+    made = Services(directory, url)
+    made.initialize()
+    made.start()
+    yield made
+    if made.process is not None:
+        assert made.stop() == 0
+    print(made.log_text())
+
+
+@pytest.fixture(scope="module")
+def new_researcher(services: Services) -> Callable[[str], Researcher]:
+    """Makes researchers; each call makes an identity of its own, unless it is linked."""
+    numbers = count(1)
+
+    def make(name: str, linked_to: str | None = None) -> Researcher:
+        label = f"{name}{next(numbers)}"
+        return services.researcher(label, f"{label}@example.org", linked_to)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def alice(new_researcher: Callable[[str], Researcher]) -> Researcher:
+    return new_researcher("alice")
+
+
+@pytest.fixture(scope="module")
+def bob(new_researcher: Callable[[str], Researcher]) -> Researcher:
+    return new_researcher("bob")
