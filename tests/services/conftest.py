@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -15,12 +16,10 @@ _numbers = count(1)
 
 
 def _postgresql_url() -> str:
-    name = f"services_{next(_numbers)}"
+    name = f"services_{os.getpid()}_{next(_numbers)}"
     for statement in (
-        "DROP ROLE IF EXISTS services",
-        f"CREATE DATABASE {name}",
-        "CREATE ROLE services LOGIN PASSWORD 'services'",
-        f"ALTER DATABASE {name} OWNER TO services",
+        f"CREATE ROLE {name} LOGIN PASSWORD '{name}'",
+        f"CREATE DATABASE {name} OWNER {name}",
     ):
         subprocess.run(
             ["runuser", "-u", "postgres", "--", "psql", "-qc", statement],
@@ -28,10 +27,17 @@ def _postgresql_url() -> str:
             timeout=60,
             cwd="/",
         )
-    return f"postgresql+asyncpg://services:services@127.0.0.1/{name}"
+    return f"postgresql+asyncpg://{name}:{name}@127.0.0.1/{name}"
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module's tests run on SQLite, and on what else its DATABASES name."""
+    if "services" in metafunc.fixturenames:
+        databases = getattr(metafunc.module, "DATABASES", ("sqlite",))
+        metafunc.parametrize("services", databases, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def services(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Services]:

@@ -26,6 +26,8 @@ from services.harness import (
 
 SEED = 20261122
 
+DATABASES = ("sqlite", "postgresql")
+
 
 def raw_request(researcher: Researcher, path: str, document: Any) -> bytes:
     body = json.dumps(document).encode()

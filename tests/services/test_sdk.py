@@ -9,6 +9,8 @@ import pytest
 
 from services.harness import Researcher, echoing
 
+DATABASES = ("sqlite", "postgresql")
+
 
 @pytest.fixture(scope="module")
 def endpoint(alice: Researcher) -> Iterator[dict[str, Any]]:

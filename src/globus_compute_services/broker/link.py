@@ -28,7 +28,8 @@ __all__ = ["BrokerLink", "Consumption", "Delivery"]
 log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 20
-_BACKOFF_S = (0.5, 10.0)
+_BACKOFF_S = (0.5, 3.0)
+_OUTAGE_S = 20  # a restart of RabbitMQ, which requests sit out
 _NOT_FOUND = 404
 _PRECONDITION_FAILED = 406
 
@@ -53,7 +54,10 @@ class Consumption:
 
 
 class BrokerLink:
-    """One connection, kept up by ``run``; while it is down, requests raise BrokerDown at once."""
+    """One connection, kept up by ``run``.
+
+    While it is down, requests wait a while for its return before they raise BrokerDown.
+    """
 
     def __init__(self, url: str) -> None:
         self._parameters = URLParameters(url)
@@ -119,14 +123,22 @@ class BrokerLink:
         return int(frame.method.consumer_count)
 
     async def _request(self, method: str, **arguments: object) -> Any:
+        await self._wait_until_up()
         async with self._requests:
-            if self._connection is None or not self._connection.is_open:
-                raise BrokerDown("there is no connection to RabbitMQ")
+            if self._connection is None:
+                raise BrokerDown("the connection to RabbitMQ was lost just now")
             rpc = await open_channel(self._connection)
             try:
                 return await rpc.call(getattr(rpc.channel, method), **arguments)
             finally:
                 rpc.close()
+
+    async def _wait_until_up(self) -> None:
+        try:
+            async with asyncio.timeout(_OUTAGE_S):
+                await self.up.wait()
+        except TimeoutError:
+            raise BrokerDown("there is no connection to RabbitMQ") from None
 
     async def _connect(self) -> asyncio.Future[object]:
         closed: asyncio.Future[object] = asyncio.get_running_loop().create_future()
