@@ -20,19 +20,26 @@ from globus_compute_common.messagepack.message_types import EPStatusReport, Resu
 from support.tasks import packed_task
 
 AMQP_URL = "amqp://guest:guest@127.0.0.1:5672/%2F"
-_RUN = (
-    "import os, sys, socket, logging; logging.basicConfig(level=logging.INFO, stream=sys.stderr);"
-    "from globus_compute_endpoint.user_endpoint.launch import launch;"
-    "control = socket.socket(fileno=int(sys.argv[1]));"
-    "status = launch(sys.stdin.buffer.read(), control); logging.shutdown(); os._exit(status)"
-)
+_RUN = """
+import logging, os, socket, sys
+if sys.argv[2] == "journal":
+    from globus_compute_endpoint.host.journal import log_to_journal
+    log_to_journal("globus-compute-endpoint")
+else:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+from globus_compute_endpoint.user_endpoint.launch import launch
+status = launch(sys.stdin.buffer.read(), socket.socket(fileno=int(sys.argv[1])))
+logging.shutdown()
+os._exit(status)
+"""
 
 
 class Harness:
     """Queues, a home directory, and at most one endpoint process at a time."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, journal: bool = False) -> None:
         self.home = home
+        self.logs_to = "journal" if journal else "stderr"
         self.endpoint_id = str(uuid4())
         self.manager_id = str(uuid4())
         self.name = f"uep.{self.manager_id}.{self.endpoint_id}"
@@ -96,7 +103,7 @@ class Harness:
             "PYTHONPATH": str(source),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _RUN, str(theirs.fileno())],
+            [sys.executable, "-c", _RUN, str(theirs.fileno()), self.logs_to],
             stdin=subprocess.PIPE,
             env=environment,
             cwd=self.home,

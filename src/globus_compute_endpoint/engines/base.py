@@ -61,6 +61,8 @@ class Engine(ABC):
         self._sandbox = run_in_sandbox
         self._working_dir = working_dir
         self._context: EngineContext | None = None
+        #: From here on, what becomes of tasks is not reported any more.
+        self.abandoned = False
 
     @property
     def context(self) -> EngineContext:
@@ -80,6 +82,13 @@ class Engine(ABC):
     @abstractmethod
     def submit(self, task: TaskRequest) -> None:
         """Take a task. Called on the event loop; must not block."""
+
+    def abandon(self) -> None:
+        """Make ready for :meth:`stop`, at once: a task that is cut short now has not failed.
+
+        systemd stops a scope by signalling all its processes, so workers may go before us.
+        """
+        self.abandoned = True
 
     @abstractmethod
     async def stop(self) -> None:

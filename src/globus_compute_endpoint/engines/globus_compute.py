@@ -52,7 +52,6 @@ class GlobusComputeEngine(Engine):
         self._tasks: dict[str, TaskRequest] = {}  # all that are not delivered yet
         self._attempts: dict[str, int] = {}  # of those which were lost before
         self._handoff: Handoff[Done] | None = None
-        self._stopping = False
 
     async def start(self, context: EngineContext) -> None:
         await super().start(context)
@@ -73,7 +72,7 @@ class GlobusComputeEngine(Engine):
         self._send(task)
 
     async def stop(self) -> None:
-        self._stopping = True
+        self.abandon()
         if self._starting is not None:
             self._starting.cancel()
         if self._life is not None:
@@ -139,7 +138,7 @@ class GlobusComputeEngine(Engine):
     def _done(self, item: Done) -> None:
         life, task_id, future = item
         task = self._tasks.get(task_id)
-        if task is None or life is not self._life or self._stopping:
+        if task is None or life is not self._life or self.abandoned:
             return  # an executor which was given up: its tasks were dealt with
         error = future.exception()
         if error is None:
@@ -152,6 +151,8 @@ class GlobusComputeEngine(Engine):
 
     def _lost(self, life: ExecutorLife, reason: str) -> None:
         """Give up an executor: its tasks are tried again where that is allowed, else fail."""
+        if self.abandoned:
+            return
         self._life = None
         self._bury(life)
         for task in list(self._tasks.values()):
@@ -163,7 +164,7 @@ class GlobusComputeEngine(Engine):
         burial.add_done_callback(self._burials.discard)
 
     def _revive(self) -> None:
-        if self._starting is None and not self._stopping:
+        if self._starting is None and not self.abandoned:
             self._starting = asyncio.create_task(self._start_again(), name="htex restart")
 
     async def _start_again(self) -> None:

@@ -29,7 +29,8 @@ class ProcessPoolEngine(Engine):
     """Runs each task in one of ``max_workers`` processes, forked from this one.
 
     ``max_retries_on_system_failure`` says how often a task is run again whose worker died.
-    With ``lazy`` workers are made as they are first needed.
+    With ``lazy`` workers are made as they are first needed, by a process which may have threads
+    by then: each is a fresh interpreter.
     """
 
     def __init__(
@@ -48,7 +49,6 @@ class ProcessPoolEngine(Engine):
         self._idle: list[WorkerProcess] = []
         self._busy: dict[WorkerProcess, TaskRequest] = {}
         self._attempts: dict[str, int] = {}  # of tasks whose worker has died
-        self._stopping = False
 
     async def start(self, context: EngineContext) -> None:
         await super().start(context)
@@ -61,7 +61,7 @@ class ProcessPoolEngine(Engine):
         self._dispatch()
 
     async def stop(self) -> None:
-        self._stopping = True
+        self.abandon()
         self._queue.clear()
         workers = [*self._idle, *self._busy]
         self._idle.clear()
@@ -78,10 +78,12 @@ class ProcessPoolEngine(Engine):
         }
 
     def _spawn(self) -> WorkerProcess:
-        return WorkerProcess(self.context.process_title, self._finished, self._died)
+        return WorkerProcess(
+            self.context.process_title, self._finished, self._died, fresh=self._lazy
+        )
 
     def _dispatch(self) -> None:
-        while self._queue and not self._stopping:
+        while self._queue and not self.abandoned:
             if self._idle:
                 process = self._idle.pop()
             elif self._lazy and len(self._busy) < self.slots:
@@ -103,7 +105,7 @@ class ProcessPoolEngine(Engine):
         self.context.deliver(task.task_id, packed)
 
     def _died(self, process: WorkerProcess, status: int | None) -> None:
-        if self._stopping:
+        if self.abandoned:
             return
         loop = asyncio.get_running_loop()
         task = self._busy.pop(process, None)
@@ -113,14 +115,16 @@ class ProcessPoolEngine(Engine):
             loop.call_later(_RESPAWN_PAUSE, self._replace)
             return
         log.warning(
-            "Worker process %d %s while it ran task %s",
+            "Worker process %d %s %s task %s",
             process.pid,
             describe(status),
+            "while it ran" if process.started else "before it began with",
             task.task_id,
             extra={"GC_TASK_ID": task.task_id},
         )
         attempts = self._attempts.pop(task.task_id, 0) + 1
-        if attempts <= self._retries:
+        # Once more for free where nothing has been run yet; not for ever.
+        if attempts <= self._retries or (attempts == 1 and not process.started):
             self._attempts[task.task_id] = attempts
             self._queue.appendleft(task)
         else:
@@ -128,7 +132,7 @@ class ProcessPoolEngine(Engine):
         self._replace()
 
     def _replace(self) -> None:
-        if not self._stopping and not self._lazy:
+        if not self.abandoned and not self._lazy:
             self._idle.append(self._spawn())
         self._dispatch()
 

@@ -52,7 +52,12 @@ class ThreadPoolEngine(Engine):
         self.note_start(task, "a thread")
         self._threads.submit(self._run, task, context)
 
+    def abandon(self) -> None:
+        super().abandon()
+        self._shell.abandon()
+
     async def stop(self) -> None:
+        self.abandon()
         if self._threads is not None:
             # A thread which runs a task cannot be ended, and must not be waited for.
             self._threads.shutdown(wait=False, cancel_futures=True)

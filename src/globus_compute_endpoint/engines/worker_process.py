@@ -1,35 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One forked worker process, and the conversation with it over a socket pair."""
+"""One worker process, and the conversation with it over a socket pair."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import ctypes
+import json
 import logging
 import marshal
 import os
 import signal
 import socket
 import struct
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from setproctitle import setproctitle
 
 from ..worker import task as worker
 
-__all__ = ["WorkerProcess"]
+__all__ = ["WorkerProcess", "begin"]
 
 log = logging.getLogger(__name__)
 
 _LENGTH = struct.Struct("!Q")
+_STARTED = _LENGTH.pack(0)  # an empty frame, where a result would be
 _CHUNK = 1 << 18
 _PR_SET_PDEATHSIG = 1
+_CONVERSATION = 3  # the descriptor of a fresh worker's end
+_BEGIN = f"""
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from {__name__} import begin
+begin(sys.argv[2])
+"""
 
 
 class WorkerProcess:
     """A process which runs one task at a time.
+
+    It is forked, which is quick, but safe only while this process has one thread; or, if
+    ``fresh``, it is a new interpreter.
 
     ``on_result`` and ``on_death`` are called on the event loop; the latter with the exit status,
     minus the signal's number, or None where it is unknown.
@@ -40,15 +53,19 @@ class WorkerProcess:
         title: str,
         on_result: Callable[[WorkerProcess, bytes], None],
         on_death: Callable[[WorkerProcess, int | None], None],
+        *,
+        fresh: bool = False,
     ) -> None:
         self._on_result = on_result
         self._on_death = on_death
         self._incoming = bytearray()
         self._outgoing = bytearray()
+        #: Whether the worker has begun with what it was sent last.
+        self.started = False
         self._loop = asyncio.get_running_loop()
         self._dead: asyncio.Future[None] = self._loop.create_future()
         self._socket, theirs = socket.socketpair()
-        self.pid = os.fork()
+        self.pid = _spawn(theirs, title) if fresh else os.fork()
         if self.pid == 0:
             _child(theirs, title)
         theirs.close()
@@ -59,6 +76,7 @@ class WorkerProcess:
 
     def run(self, task_id: str, body: bytes, context: dict[str, Any]) -> None:
         """Send a task to the worker, which must be idle."""
+        self.started = False
         message = marshal.dumps((task_id, body, context))
         self._outgoing += _LENGTH.pack(len(message)) + message
         self._writable()
@@ -106,7 +124,10 @@ class WorkerProcess:
                 return
             packed = bytes(self._incoming[_LENGTH.size : end])
             del self._incoming[:end]
-            self._on_result(self, packed)
+            if packed:
+                self._on_result(self, packed)
+            else:
+                self.started = True
 
     def _ended(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -131,7 +152,19 @@ class WorkerProcess:
             self._readable()
 
 
-def _child(conversation: socket.socket, title: str) -> None:
+def _spawn(conversation: socket.socket, title: str) -> int:
+    # The path goes along as an argument: in PYTHONPATH it would reach the tasks' own programs.
+    arguments = [sys.executable, "-c", _BEGIN, json.dumps(sys.path), title]
+    passed = [(os.POSIX_SPAWN_DUP2, conversation.fileno(), _CONVERSATION)]
+    return os.posix_spawn(sys.executable, arguments, os.environ, file_actions=passed)
+
+
+def begin(title: str) -> NoReturn:
+    """Be a worker in a fresh interpreter, which :func:`_spawn` has started."""
+    _child(socket.socket(fileno=_CONVERSATION), title)
+
+
+def _child(conversation: socket.socket, title: str) -> NoReturn:
     """Be the worker; never returns."""
     status = 1
     try:
@@ -175,5 +208,6 @@ def _serve(conversation: socket.socket) -> None:
             if len(message) < length:
                 return  # the parent has gone
             task_id, body, context = marshal.loads(message)  # noqa: S302  (from our own parent)
+            conversation.sendall(_STARTED)
             packed = worker.execute(task_id, body, context)
             conversation.sendall(_LENGTH.pack(len(packed)) + packed)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -27,15 +28,23 @@ class NotATask:
     reason: str
 
 
-def read(delivery: Delivery) -> TaskRequest | NotATask:
-    """Check a message's headers. Its body is left to the worker, which has to read it anyway."""
+def read(
+    delivery: Delivery, allowed_functions: Collection[UUID] | None = None
+) -> TaskRequest | NotATask:
+    """Check a message's headers. Its body is left to the worker, which has to read it anyway.
+
+    ``allowed_functions``, if any, are the only ones which may be run.
+    """
     headers = delivery.properties.headers or {}
     task_id = _uuid(headers.get("task_uuid"))
-    if task_id is None or _uuid(headers.get("function_uuid")) is None:
+    function_id = _uuid(headers.get("function_uuid"))
+    if task_id is None or function_id is None:
         return NotATask(
             task_id or _id_in_body(delivery.body),
             "its headers lack the id of a task or of a function",
         )
+    if allowed_functions is not None and UUID(function_id) not in allowed_functions:
+        return NotATask(task_id, f"function {function_id} is not allowed on this endpoint")
     try:
         specification = _resource_specification(headers.get("resource_specification"))
         serializers = _serializers(headers.get("result_serializers"))

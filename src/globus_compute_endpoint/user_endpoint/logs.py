@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 from ..problem import ExitStatus, Problem
 
-__all__ = ["log_to", "quiet_libraries"]
+__all__ = ["log_to", "log_to_stderr", "quiet_libraries"]
 
 _FORMAT = (
     "%(asctime)s %(levelname)s %(processName)s-%(process)d %(threadName)s-%(thread)d"
@@ -37,8 +38,16 @@ def log_to(path: Path, endpoint_id: str, *, debug: bool) -> None:
     handler.setFormatter(logging.Formatter(_FORMAT))
     root = logging.getLogger()
     root.addHandler(handler)
+    for each in root.handlers:
+        each.addFilter(partial(_name_endpoint, endpoint_id))
     root.setLevel(logging.DEBUG if debug else logging.INFO)
     quiet_libraries(debug=debug)
+
+
+def _name_endpoint(endpoint_id: str, record: logging.LogRecord) -> bool:
+    """Give each record the field by which the journal finds all lines of an endpoint."""
+    record.__dict__.setdefault("GC_ENDPOINT_ID", endpoint_id)
+    return True
 
 
 def quiet_libraries(*, debug: bool) -> None:

@@ -128,6 +128,7 @@ class UserEndpoint:
         """End now; what is not done stays in the queue."""
         if not self._stopping.is_set():
             log.info("Stopping: %s", reason)
+        self._engine.abandon()
         self._stopping.set()
 
     def drain(self, reason: str) -> None:
@@ -161,7 +162,7 @@ class UserEndpoint:
 
     def _received(self, delivery: Delivery) -> None:
         self._movements += 1
-        task = intake.read(delivery)
+        task = intake.read(delivery, self._settings.config.allowed_functions)
         if isinstance(task, intake.NotATask):
             self._refuse(task, delivery)
         else:
