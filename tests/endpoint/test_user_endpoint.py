@@ -305,3 +305,32 @@ def test_fresh_credentials_are_used(harness: Harness):
     harness.tell({"type": "stop"})
     assert harness.exit_status(15) == 0
     rabbitmqctl("delete_user", user)
+
+
+def test_a_task_which_ends_its_endpoint_ends_it_once(harness: Harness):
+    harness.start(THREADS)
+    harness.result(harness.submit(add, 0, 0))
+    poison = harness.submit(leave, 3)
+    harmless = [harness.submit(nap, 0.2) for _ in range(5)]
+    assert harness.exit_status() == 3
+    harness.start(THREADS)
+    code, text = error_of(harness, poison)
+    assert code == "EndpointDied"
+    assert "os._exit" in text
+    for each in harmless:
+        harness.result(each)
+    answers = [harness.results[each].error_details for each in harmless]
+    assert sum(each is not None for each in answers) <= 1  # what ran beside it, in the same process
+    assert value(harness, harness.submit(add, 1, 2)) == 3
+
+
+def test_kill_9_loses_no_task(harness: Harness):
+    harness.start(PROCESSES)
+    harness.result(harness.submit(add, 0, 0))
+    tasks = [harness.submit(nap, 0.2) for _ in range(10)]
+    harness.wait_for(lambda: tasks[1] in harness.results)
+    assert harness.process is not None
+    harness.process.kill()
+    harness.process.wait()
+    harness.start(PROCESSES)
+    assert [value(harness, each) for each in tasks] == ["rested"] * 10

@@ -239,3 +239,11 @@ async def test_a_malformed_body_is_told(started: Started):
         bench._results[task_id] = future
         bench.engine.submit(TaskRequest(task_id, b"\x01{}", 0))
         assert error_in(read_result(await future))[0] == "MalformedTask"
+
+
+@both
+async def test_a_resource_specification_is_refused(started: Started, options: dict[str, Any]):
+    async with started(options) as bench:
+        code, text = await bench.error(add, 1, 1, resource_specification={"num_nodes": 2})
+        assert code == "ResourceSpecificationError"
+        assert "takes no resource_specification" in text

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from .common import CommonConfig
 from .engines import EngineConfig, GlobusComputeEngineConfig
@@ -26,3 +26,10 @@ class UserEndpointConfig(CommonConfig):
     idle_heartbeats_hard: Annotated[int, Field(ge=0)] = 5760
     endpoint_setup: str | None = None
     endpoint_teardown: str | None = None
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _default_type(cls, engine: Any) -> Any:
+        if isinstance(engine, dict) and "type" not in engine:
+            return {"type": "GlobusComputeEngine", **engine}
+        return engine

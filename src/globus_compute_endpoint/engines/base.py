@@ -113,6 +113,14 @@ class Engine(ABC):
             made["result_serializers"] = task.result_serializers
         return made
 
+    def _takes_no_specification(self, task: TaskRequest) -> bool:
+        """Refuse a task which asks for resources, where there are none to choose from."""
+        if task.resource_specification:
+            name = type(self).__name__
+            text = f"{name} takes no resource_specification: remove it, or use another endpoint."
+            self.fail(task, "ResourceSpecificationError", text)
+        return bool(task.resource_specification)
+
     def note_start(self, task: TaskRequest, where: str) -> None:
         """Log that a task has been handed on to where it runs."""
         log.info("Task %s given to %s", task.task_id, where, extra={"GC_TASK_ID": task.task_id})

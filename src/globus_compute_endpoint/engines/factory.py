@@ -26,7 +26,7 @@ def build(config: EngineConfig) -> Engine:
     }
     retries = config.max_retries_on_system_failure
     if isinstance(config, ThreadPoolEngineConfig):
-        return ThreadPoolEngine(config.max_workers, **common)
+        return ThreadPoolEngine(config.max_workers, max_retries_on_system_failure=retries, **common)
     if isinstance(config, ProcessPoolEngineConfig):
         return ProcessPoolEngine(
             config.max_workers, max_retries_on_system_failure=retries, **common

@@ -57,6 +57,8 @@ class ProcessPoolEngine(Engine):
             self._idle = [self._spawn() for _ in range(self.slots)]
 
     def submit(self, task: TaskRequest) -> None:
+        if self._takes_no_specification(task):
+            return
         self._queue.append(task)
         self._dispatch()
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 from ..problem import ExitStatus, Problem
 from ..worker import task as worker
 from .base import Engine, EngineContext, TaskRequest
+from .flight_recorder import FlightRecorder
 from .handoff import Handoff
 from .process_pool import ProcessPoolEngine
 
@@ -24,33 +26,52 @@ Outcome = bytes | BaseException
 class ThreadPoolEngine(Engine):
     """Runs tasks in threads, and ShellFunctions, which change directories, in processes.
 
-    A task which calls ``os._exit`` ends the whole user endpoint; none can be interrupted.
+    A task which calls ``os._exit`` ends the whole user endpoint. The next one, to which the task
+    is delivered again, runs it no more than ``max_retries_on_system_failure`` times. No task
+    can be interrupted.
     """
 
-    def __init__(self, max_workers: int | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        max_retries_on_system_failure: int = 0,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         if self._sandbox:
             raise _refuse("run_in_sandbox", "threads share one working directory")
         self.slots = max_workers or min(32, (os.cpu_count() or 1) + 4)
-        self._threads: ThreadPoolExecutor | None = None
-        self._shell = ProcessPoolEngine(self.slots, lazy=True, **options)
+        self._retries = max_retries_on_system_failure
+        self._shell = ProcessPoolEngine(
+            self.slots, max_retries_on_system_failure=self._retries, lazy=True, **options
+        )
+        self._queue: SimpleQueue[tuple[TaskRequest, dict[str, Any]] | None] = SimpleQueue()
         self._outstanding = 0
         self._handoff: Handoff[tuple[TaskRequest, Outcome]] | None = None
+        self._recorder: FlightRecorder | None = None
 
     async def start(self, context: EngineContext) -> None:
         await super().start(context)
         if os.environ.get("GC_TASK_TIMEOUT"):
             raise _refuse("a time-out of tasks (GC_TASK_TIMEOUT)", "threads are not interruptible")
         self._handoff = Handoff(self._done)
-        self._threads = ThreadPoolExecutor(self.slots, thread_name_prefix="task")
+        self._recorder = FlightRecorder(context.directory, self.slots)
+        for slot in range(self.slots):
+            # Daemons: one whose task never ends must not keep the process.
+            Thread(target=self._work, args=(slot,), name=f"task-{slot}", daemon=True).start()
         await self._shell.start(context)
 
     def submit(self, task: TaskRequest) -> None:
-        assert self._threads is not None, "the engine was not started"
-        context = self.worker_context(task) | {"in_thread": True}
+        assert self._recorder is not None, "the engine was not started"
+        if self._takes_no_specification(task):
+            return
+        if (deaths := self._recorder.deaths[task.task_id]) > self._retries:
+            self.fail(task, "EndpointDied", _why_died(deaths))
+            return
         self._outstanding += 1
         self.note_start(task, "a thread")
-        self._threads.submit(self._run, task, context)
+        self._queue.put((task, self.worker_context(task) | {"in_thread": True}))
 
     def abandon(self) -> None:
         super().abandon()
@@ -58,9 +79,12 @@ class ThreadPoolEngine(Engine):
 
     async def stop(self) -> None:
         self.abandon()
-        if self._threads is not None:
-            # A thread which runs a task cannot be ended, and must not be waited for.
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        while not self._queue.empty():
+            self._queue.get()
+        for _ in range(self.slots):
+            self._queue.put(None)
+        if self._recorder is not None:
+            self._recorder.clear()
         await self._shell.stop()
 
     def status(self) -> dict[str, Any]:
@@ -71,14 +95,19 @@ class ThreadPoolEngine(Engine):
             "pending_tasks": self._outstanding - busy,
         }
 
-    def _run(self, task: TaskRequest, context: dict[str, Any]) -> None:
-        outcome: Outcome
-        try:
-            outcome = worker.execute(task.task_id, task.body, context)
-        except BaseException as error:  # noqa: BLE001  (told on the loop, see _done)
-            outcome = error
+    def _work(self, slot: int) -> None:
+        assert self._recorder is not None
         assert self._handoff is not None
-        self._handoff.put((task, outcome))
+        while (item := self._queue.get()) is not None:
+            task, context = item
+            outcome: Outcome
+            self._recorder.begin(slot, task.task_id)
+            try:
+                outcome = worker.execute(task.task_id, task.body, context)
+            except BaseException as error:  # noqa: BLE001  (told on the loop, see _done)
+                outcome = error
+            self._recorder.end(slot)
+            self._handoff.put((task, outcome))
 
     def _done(self, item: tuple[TaskRequest, Outcome]) -> None:
         task, outcome = item
@@ -95,6 +124,15 @@ class ThreadPoolEngine(Engine):
                 extra={"GC_TASK_ID": task.task_id},
             )
             self.fail(task, "WorkerDefect", f"The worker failed: {outcome!r}. Submit again.")
+
+
+def _why_died(deaths: int) -> str:
+    times = f" {deaths} times" if deaths > 1 else ""
+    return (
+        f"The user endpoint's process died{times} while this task ran in it. Does the function, or"
+        " a library which it calls, end the process (os._exit), or crash? ThreadPoolEngine runs"
+        " all tasks in one process: ProcessPoolEngine and GlobusComputeEngine do not."
+    )
 
 
 def _refuse(option: str, reason: str) -> Problem:
