@@ -214,7 +214,10 @@ class Host:
 
     def journal(self, *matches: str) -> list[dict[str, Any]]:
         """The journal's entries with these matches (`GC_TASK_ID=…`, `-u NAME`), oldest first."""
-        lines = self.run("journalctl", "--output=json", "--no-pager", *matches).stdout
+        done = self.run("journalctl", "--output=json", "--no-pager", *matches, check=False)
+        if done.returncode and done.stderr:  # 1 in silence: nothing was found
+            raise CommandFailed(done.returncode, ["journalctl", *matches], done.stdout, done.stderr)
+        lines = done.stdout
         return [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
 
     def add_user(self, name: str) -> int:
