@@ -56,6 +56,7 @@ class ManagerClient:
         self._user = user
         self._numbers = itertools.count(1)
         self._channel: packets.PacketChannel | None = None
+        self._up = asyncio.Event()
         self._lost = asyncio.Event()
         self._unanswered: dict[int, tuple[bytes, OnAnswer]] = {}
         self._status: Status | None = None
@@ -64,6 +65,10 @@ class ManagerClient:
     def is_up(self) -> bool:
         """Whether a manager is there."""
         return self._channel is not None and self._channel.is_open
+
+    async def wait_up(self) -> None:
+        """Return once a manager is there."""
+        await self._up.wait()
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
@@ -80,8 +85,10 @@ class ManagerClient:
                 self._lost.clear()
                 self._channel = packets.PacketChannel(connection, self._read, self._lost.set)
                 self._repeat()
+                self._up.set()
                 self._user.manager_up()
                 await self._lost.wait()
+                self._up.clear()
                 log.warning("the manager hung up, connecting again")
                 await asyncio.sleep(backoff.next())  # one that refuses us would hang up at once
         finally:

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 _READY_AT_LAST_S = 30.0
 _COMMANDS_AT_ONCE = 32
 _GOODBYE_TIMEOUT_S = 3.0
+_MANAGER_TIMEOUT_S = 30.0
 _QUEUE_REFUSED = (403, 404)  # the replies of a broker which was set up anew
 _CREDENTIALS_REFUSED = (AuthenticationError, ProbableAccessDeniedError)
 
@@ -92,12 +93,19 @@ class _Gateway:
             notify.notify(STOPPING=1, STATUS="stopping")
         if problem:
             log.error("%s", problem, extra={"GC_PROBLEM": problem.code})
-            self._manager.tell(Failed(problem=ProblemFields.of(problem)))
+            await self._tell_manager(problem)
         for task in reversed(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._notices.close()
         return problem.exit_status if problem else 0
+
+    async def _tell_manager(self, problem: Problem) -> None:
+        """Have the unit that people look at fail with our reason; at boot it may yet be coming."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_MANAGER_TIMEOUT_S):
+                await self._manager.wait_up()
+        self._manager.tell(Failed(problem=ProblemFields.of(problem)))
 
     def manager_up(self) -> None:
         """See :class:`ManagerUser`."""
