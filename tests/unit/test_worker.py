@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker's code travels: it may lean on nothing of ours."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+from uuid import uuid4
+
+from globus_compute_endpoint.worker import task as worker
+from globus_compute_endpoint.worker.shipping import payload
+from support.tasks import packed_task, read_result, value_of
+
+CONTEXT = {"endpoint_id": str(uuid4()), "received": time.time_ns()}
+
+
+def test_it_imports_only_what_workers_have():
+    allowed = {*sys.stdlib_module_names, "globus_compute_sdk", "globus_compute_common"}
+    tree = ast.parse(Path(worker.__file__).read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [each.name for each in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            names = [str(node.module)]
+        else:
+            continue
+        assert {name.partition(".")[0] for name in names} <= allowed
+
+
+def test_it_runs_where_our_package_is_not():
+    task_id, body = packed_task("st\nf:def f(a, b):\n    return a + b\n", 1, 2)
+    context, buffer = payload(task_id, body, CONTEXT)
+    variables = context["task_executor"]["a"][0]
+    program = (
+        "import sys\n"
+        f"variables = {variables!r}\n"
+        f"first = eval({buffer!r}, dict(variables))\n"
+        f"assert first[:20] == eval({buffer!r}, dict(variables))[:20]\n"
+        "assert not any(name.startswith('globus_compute_endpoint') for name in sys.modules)\n"
+        "sys.stdout.buffer.write(first)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=30, env={}, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert value_of(done.stdout) == 3
+
+
+def test_a_traceback_shows_the_researchers_frames_only():
+    source = "st\nf:def f(n):\n    return g(n)\n\ndef g(n):\n    return 1 / n\n"
+    task_id, body = packed_task(source, 0)
+    text = read_result(worker.execute(task_id, body, CONTEXT)).data
+    assert "in f" in text
+    assert "in g" in text
+    assert "task.py" not in text
+    assert text.rstrip().endswith("ZeroDivisionError: division by zero")
+
+
+def test_an_endless_traceback_is_shortened():
+    task_id, body = packed_task("st\nf:def f():\n    raise ValueError('x' * 500000)\n")
+    result = read_result(worker.execute(task_id, body, CONTEXT))
+    assert len(result.data) < worker.TEXT_LIMIT + 100
+    assert "characters left out" in result.data
+    assert result.error_details is not None
+    assert len(result.error_details.user_message) <= 1000
+
+
+def test_another_tasks_body_is_refused():
+    _, body = packed_task("st\nf:def f():\n    pass\n")
+    result = read_result(worker.execute(str(uuid4()), body, CONTEXT))
+    assert result.error_details is not None
+    assert result.error_details.code == "MalformedTask"
+
+
+def test_results_tell_where_they_were_made():
+    task_id, body = packed_task("st\nf:def f():\n    pass\n")
+    result = read_result(worker.execute(task_id, body, CONTEXT))
+    assert result.details is not None
+    assert result.details["endpoint_id"] == CONTEXT["endpoint_id"]
+    assert result.task_statuses is not None
+    assert [each.state.value for each in result.task_statuses] == [
+        "waiting-for-launch",
+        "execution-start",
+        "execution-end",
+    ]
