@@ -18,11 +18,13 @@ check: ## lint, types, unit tests: under a minute, no root needed
 test: ## every test but the long ones, on test hosts with a real systemd; as root
 	@tools/prepare hosts
 	@tools/prepare packages
+	@tools/build-debs >/dev/null
 	@$(PYTHON) tests/run.py --suites $(SUITES) -- $(ARGS)
 
 test-long: ## the long tests; as root
 	@tools/prepare hosts
 	@tools/prepare packages
+	@tools/build-debs >/dev/null
 	@$(PYTHON) tests/run.py --suites long -- $(ARGS)
 
 demo: ## two researchers, three engines, one host; KEEP=1 leaves the host running; as root
