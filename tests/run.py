@@ -21,7 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from system.hosts import Host, remove_hosts, remove_orphans, run_prefix
+from system.hosts import (
+    Host,
+    prepared_environment,
+    remove_hosts,
+    remove_orphans,
+    run_prefix,
+)
 
 TREE = Path(__file__).resolve().parent.parent
 PYTHON = str(TREE / ".venv/bin/python")
@@ -109,18 +115,29 @@ def run_here(suite: Suite, arguments: Sequence[str]) -> Outcome:
     return read_report(suite, status)
 
 
-def run_in_host(*services: str, user: str = "root") -> Callable[[Suite, Sequence[str]], Outcome]:
-    """The tests run inside one test host, in which the services have been started."""
+def run_in_host(
+    *services: str, user: str = "root", peer: bool = False
+) -> Callable[[Suite, Sequence[str]], Outcome]:
+    """The tests run inside one test host, in which the services have been started.
+
+    With `peer`, PEER_VENV there names an environment with the public endpoint package.
+    """
 
     def run(suite: Suite, arguments: Sequence[str]) -> Outcome:
         deadline = time.monotonic() + suite.budget
-        with Host(suite.name, binds=[TREE, (TREE / ".venv").resolve()]) as host:
+        binds = [TREE, (TREE / ".venv").resolve()]
+        # The tree is read-only in a host.
+        environment = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": f"{TREE}/src:{TREE}/tests"}
+        if peer:
+            binds.append(prepared_environment("peer"))
+            environment["PEER_VENV"] = str(binds[-1])
+        with Host(suite.name, binds=binds) as host:
             if user != "root":
                 host.add_user(user)
             host.start_services(*services)
             command = pytest_command(suite, "/tmp/report.xml", arguments)
             status = execute(
-                host.command(*command, user=user, directory=TREE, environment=QUIET_PYTHON),
+                host.command(*command, user=user, directory=TREE, environment=environment),
                 deadline - time.monotonic(),
             )
             host.pull(Path("/tmp/report.xml"), REPORTS / suite.name)
@@ -128,10 +145,6 @@ def run_in_host(*services: str, user: str = "root") -> Callable[[Suite, Sequence
         return read_report(suite, status)
 
     return run
-
-
-# The tree is read-only in a host.
-QUIET_PYTHON = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def read_report(suite: Suite, status: int) -> Outcome:
@@ -158,7 +171,12 @@ SUITES = [
     Suite("types", "", 3 * MINUTE, run_commands(("mypy", "src", "tests"))),
     Suite("unit", "tests/unit", 2 * MINUTE, run_here),
     Suite("engines", "tests/engines", 5 * MINUTE, run_in_host(user="researcher")),
-    Suite("services", "tests/services", 5 * MINUTE, run_in_host("rabbitmq-server", "postgresql")),
+    Suite(
+        "services",
+        "tests/services",
+        5 * MINUTE,
+        run_in_host("rabbitmq-server", "postgresql", peer=True),
+    ),
     Suite("endpoint", "tests/endpoint", 6 * MINUTE, run_in_host("rabbitmq-server")),
     Suite("system", "tests/system", 12 * MINUTE, run_here),
     Suite("demo", "", 6 * MINUTE, run_commands(("demo",))),

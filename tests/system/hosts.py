@@ -77,6 +77,12 @@ def checked(
     return done
 
 
+def prepared_environment(lock: str) -> Path:
+    """A virtual environment as requirements/LOCK.lock has it, made if it is missing."""
+    made = checked([str(TREE / "tools/prepare"), "venv", lock], timeout=300)
+    return Path(made.stdout.strip())
+
+
 class Host:
     """A throw-away Debian host with systemd as its pid 1; up while the context lasts.
 

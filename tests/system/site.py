@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from system.hosts import TREE, Host, checked
+from system.hosts import Host, prepared_environment
 from system.packages import ENDPOINT, SERVICES, install_packages
 
 SERVICES_URL = "http://127.0.0.1:5000"
@@ -66,8 +66,7 @@ class Client:
 
 def sdk_environment() -> Path:
     """A virtual environment with globus-compute-sdk from PyPI, as it is."""
-    prepared = checked([str(TREE / "tools/prepare"), "venv", "sdk"], timeout=300)
-    return Path(prepared.stdout.strip())
+    return prepared_environment("sdk")
 
 
 class Site:
