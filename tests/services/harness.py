@@ -28,6 +28,7 @@ URL = "http://localhost:5000"
 PATIENCE_S = 60
 SCOPE = "https://auth.globus.org/scopes/facd7ccc-c5f4-42aa-916b-a0e270e2c2a9/all"
 SERIALIZER = ComputeSerializer()
+_ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TREE / "src")}
 
 
 class Services:
@@ -42,7 +43,12 @@ class Services:
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [*self._command(), *arguments]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PATIENCE_S, cwd=TREE, check=False
+            command,
+            env=_ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
         )
         assert not check or done.returncode == 0, f"{arguments}: {done.stderr}{done.stdout}"
         return done
@@ -61,8 +67,7 @@ class Services:
                 [*self._command(), "serve"],
                 stdout=log,
                 stderr=log,
-                cwd=TREE,
-                env={**os.environ, "NOTIFY_SOCKET": str(path)},
+                env={**_ENVIRONMENT, "NOTIFY_SOCKET": str(path)},
             )
             message = self._first_notification(notified)
         assert "READY=1" in message, message
@@ -168,7 +173,7 @@ class Researcher:
         """What ``globus-compute-services env`` says, and the secret."""
         self.home.mkdir(exist_ok=True)
         return {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
             "GLOBUS_SDK_ENVIRONMENT": "local",
             "GLOBUS_SDK_SERVICE_URL_AUTH": f"{URL}/",
             "GLOBUS_COMPUTE_CLIENT_ID": self.client["client_id"],
