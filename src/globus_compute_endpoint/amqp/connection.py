@@ -31,6 +31,29 @@ _BLOCKED_TIMEOUT = 300  # a broker short of disk or memory blocks its publishers
 _PROVEN = 10.0  # a connection which lasted this long was a good one
 
 
+class _GatheringConnection(AsyncioConnection):  # type: ignore[misc]  # pika is untyped
+    """Writes all frames of one turn of the loop at once.
+
+    pika calls send() for each, four times a task, and each call gives engine threads the chance
+    to take the interpreter's lock away for a while.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._gathered: list[bytes] = []
+        super().__init__(*arguments, **options)
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._emit_gathered)
+        self._gathered.append(data)
+
+    def _emit_gathered(self) -> None:
+        data = b"".join(self._gathered)
+        self._gathered.clear()
+        if self._transport is not None:  # else it was lost meanwhile
+            super()._adapter_emit_data(data)
+
+
 class ChannelUser(Protocol):
     """Something which wants a channel of its own on each new connection."""
 
@@ -176,7 +199,7 @@ class _Attempt:
         self._ended: asyncio.Future[BaseException] = loop.create_future()
         self._reason: BaseException | None = None
         self._timer = loop.call_later(_OPEN_TIMEOUT, self._too_slow)
-        self._connection = AsyncioConnection(
+        self._connection = _GatheringConnection(
             settings,
             on_open_callback=self._opened,
             on_open_error_callback=self._lost,

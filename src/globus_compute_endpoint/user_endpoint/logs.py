@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
+import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +30,7 @@ def log_to(path: Path, endpoint_id: str, *, debug: bool) -> None:
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(f"========== Endpoint begins: {endpoint_id}\n")
-        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        handler = _GatheringHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise Problem(
             "CANNOT_WRITE",
@@ -40,8 +43,63 @@ def log_to(path: Path, endpoint_id: str, *, debug: bool) -> None:
     root.addHandler(handler)
     for each in root.handlers:
         each.addFilter(partial(_name_endpoint, endpoint_id))
+        if each is not handler:
+            each.addFilter(_Moderation(path))
     root.setLevel(logging.DEBUG if debug else logging.INFO)
     quiet_libraries(debug=debug)
+
+
+class _GatheringHandler(logging.FileHandler):
+    """Writes all lines of one turn of the event loop at once.
+
+    A write for each would give engine threads the chance to take the interpreter's lock away.
+    """
+
+    _due = False
+
+    def flush(self) -> None:
+        if self._due:
+            return
+        loop = asyncio._get_running_loop()
+        if loop is None or threading.current_thread() is not threading.main_thread():
+            super().flush()
+            return
+        self._due = True
+        loop.call_soon(self._flush_gathered)
+
+    def _flush_gathered(self) -> None:
+        self._due = False
+        super().flush()
+
+
+class _Moderation:
+    """Lets no more lines about ordinary tasks pass than journald takes of one unit.
+
+    Above that (10 000 in 30 s, by default) it drops whatever comes, errors too.
+    """
+
+    _PERIOD = 30.0
+    _BURST = 6000
+
+    def __init__(self, complete: Path) -> None:
+        self._complete = complete
+        self._since = time.monotonic()
+        self._count = 0
+
+    def __call__(self, record: logging.LogRecord) -> bool:
+        if record.levelno > logging.INFO or "GC_TASK_ID" not in record.__dict__:
+            return True
+        self._count += 1
+        if self._count < self._BURST:
+            return True
+        now = time.monotonic()
+        if now - self._since > self._PERIOD:
+            self._since, self._count = now, 0
+            return True
+        if self._count == self._BURST:
+            record.msg = f"{record.msg} (too many tasks: for a while only in {self._complete})"
+            return True
+        return False
 
 
 def _name_endpoint(endpoint_id: str, record: logging.LogRecord) -> bool:
