@@ -4,11 +4,13 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import pytest
 from globus_compute_sdk import ShellFunction
 
@@ -334,3 +336,25 @@ def test_kill_9_loses_no_task(harness: Harness):
     harness.process.wait()
     harness.start(PROCESSES)
     assert [value(harness, each) for each in tasks] == ["rested"] * 10
+
+
+def test_kill_9_leaves_no_interchange(harness: Harness):
+    template = (
+        "engine: {type: GlobusComputeEngine, max_workers_per_node: 1,"
+        " heartbeat_period: 1, heartbeat_threshold: 3, provider: {type: LocalProvider}}\n"
+    )
+    harness.start(template)
+    assert value(harness, harness.submit(add, 1, 2)) == 3
+    assert harness.process is not None
+    children = psutil.Process(harness.process.pid).children()
+    assert [each.cmdline()[0] for each in children] == ["parsl: HTEX interchange"]
+
+    def blocks() -> bytes:
+        command = ["pgrep", "-f", f"process_worker_pool.*{harness.endpoint_id}"]
+        return subprocess.run(command, capture_output=True, check=False).stdout
+
+    assert blocks()
+    harness.process.kill()
+    harness.process.wait()
+    harness.wait_for(lambda: not children[0].is_running(), 5)
+    harness.wait_for(lambda: not blocks(), 30)

@@ -29,7 +29,17 @@ _LOOPBACK = "127.0.0.1"
 # What a dead block on this very machine should cost, instead of the two minutes which suit a
 # cluster's network. In seconds.
 _LOCAL_HEARTBEATS = {"heartbeat_period": 5, "heartbeat_threshold": 30}
-_INTERCHANGE = [sys.executable, "-m", "parsl.executors.high_throughput.interchange"]
+# Parsl's interchange outlives whoever has started it. Blocks end by themselves without one.
+_INTERCHANGE = """
+import os, runpy, select, sys, threading
+parent = os.pidfd_open(os.getppid())
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+threading.Thread(
+    target=lambda: (select.select([parent], [], []), os._exit(1)), daemon=True
+).start()
+runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
+"""
 # Options of HTEX which would take the worker's life out of our hands.
 _OURS = frozenset({"self", "block_error_handler", "storage_access", "remote_monitoring_radio"})
 
@@ -71,7 +81,8 @@ def executor_factory(config: GlobusComputeEngineConfig) -> Callable[[], Any]:
             options = {"address": _LOOPBACK, **_LOCAL_HEARTBEATS, **options}
         options["provider"] = provider
         options["label"] = config.label or "GlobusComputeEngine"
-        options.setdefault("interchange_launch_cmd", _INTERCHANGE)
+        watched = [sys.executable, "-c", _INTERCHANGE, str(os.getpid())]
+        options.setdefault("interchange_launch_cmd", watched)
         if isinstance(options.get("address"), Mapping):
             options["address"] = _address(options["address"])
         if isinstance(options.get("manager_selector"), Mapping):
