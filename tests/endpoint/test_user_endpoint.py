@@ -358,3 +358,16 @@ def test_kill_9_leaves_no_interchange(harness: Harness):
     harness.process.wait()
     harness.wait_for(lambda: not children[0].is_running(), 5)
     harness.wait_for(lambda: not blocks(), 30)
+
+
+def test_setup_and_teardown_scripts_run(harness: Harness):
+    scripts = "endpoint_setup: touch set-up\nendpoint_teardown: touch torn-down; exit 1\n"
+    harness.start(THREADS + scripts)
+    assert value(harness, harness.submit(add, 1, 2)) == 3
+    assert (harness.home / "set-up").exists()
+    assert not (harness.home / "torn-down").exists()
+    harness.tell({"type": "stop"})
+    assert harness.exit_status() == 0  # a failed teardown is logged, and nobody's failure
+    assert (harness.home / "torn-down").exists()
+    assert "endpoint_teardown failed with exit status 1" in harness.log
+    assert "error" not in harness.heartbeats[-1].global_state

@@ -105,7 +105,14 @@ def serve(settings: Settings, control: Control) -> None:
     try:
         asyncio.run(_run(settings, engine, control))
     finally:
-        run_script("endpoint_teardown", settings.config.endpoint_teardown)
+        _tear_down(settings.config.endpoint_teardown)
+
+
+def _tear_down(script: str | None) -> None:
+    try:
+        run_script("endpoint_teardown", script)
+    except Problem as problem:  # nobody's task has failed because of it
+        log.error("%s", problem)
 
 
 async def _run(settings: Settings, engine: Any, control: Control) -> None:

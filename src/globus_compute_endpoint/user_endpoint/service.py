@@ -87,18 +87,7 @@ class UserEndpoint:
         self._idle = IdleWatch(
             settings.config.idle_heartbeats_soft, settings.config.idle_heartbeats_hard
         )
-        self._tasks_connection = self._connection("tasks", queues.task_queue_info.connection_url)
-        self._tasks_connection.add(self._consumer)
-        self._publish_connection = self._connection(
-            "results", queues.result_queue_info.connection_url
-        )
-        self._publish_connection.add(self._result_channel)
-        self._heartbeat_connection = self._publish_connection
-        if not _same_broker(queues.result_queue_info, queues.heartbeat_queue_info):
-            self._heartbeat_connection = self._connection(
-                "heartbeats", queues.heartbeat_queue_info.connection_url
-            )
-        self._heartbeat_connection.add(self._heartbeat_channel)
+        self._plan_connections(queues)
 
     async def run(self) -> None:
         """Serve until told to stop, idle, or broken.
@@ -257,6 +246,20 @@ class UserEndpoint:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
             loop.add_signal_handler(number, self.stop, f"{signal.Signals(number).name} received")
+
+    def _plan_connections(self, queues: UserEndpointQueues) -> None:
+        self._tasks_connection = self._connection("tasks", queues.task_queue_info.connection_url)
+        self._tasks_connection.add(self._consumer)
+        self._publish_connection = self._connection(
+            "results", queues.result_queue_info.connection_url
+        )
+        self._publish_connection.add(self._result_channel)
+        self._heartbeat_connection = self._publish_connection
+        if not _same_broker(queues.result_queue_info, queues.heartbeat_queue_info):
+            self._heartbeat_connection = self._connection(
+                "heartbeats", queues.heartbeat_queue_info.connection_url
+            )
+        self._heartbeat_connection.add(self._heartbeat_channel)
 
     def _connection(self, purpose: str, url: Any) -> Connection:
         return Connection(
