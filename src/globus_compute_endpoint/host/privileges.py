@@ -40,6 +40,7 @@ def reset_signals() -> None:
         # glibc reserves the first real-time signals for itself
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)  # else a signal would write into a descriptor that is another's now
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as CPython starts: an EPIPE is an exception
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -94,6 +95,14 @@ class ServiceManager:
         except DBusErrorResponse as error:
             if not error.name.endswith(_GONE):
                 raise _failed(f"stop {name}", error) from error
+
+    async def kill_unit(self, name: str) -> None:
+        """Kill all processes of a unit; not an error where there are none."""
+        try:
+            await self._call("KillUnit", "ssi", (name, "all", signal.SIGKILL))
+        except DBusErrorResponse as error:
+            if not error.name.endswith((*_GONE, "NoSuchProcess")):
+                raise _failed(f"kill {name}", error) from error
 
     async def set_properties(self, unit: str, properties: Properties) -> None:
         """Set properties of a unit until the next boot."""

@@ -11,11 +11,11 @@ from uuid import UUID
 
 from globus_compute_endpoint.host import notify
 from globus_compute_endpoint.manager.control import Control
-from globus_compute_endpoint.manager.spawner_client import Forked
+from globus_compute_endpoint.manager.spawner_client import Forked, Tenant
 from globus_compute_endpoint.manager.starts import StartRecords
 from globus_compute_endpoint.manager.user_endpoint import Host, UserEndpoint
 from globus_compute_endpoint.problem import Problem
-from globus_compute_endpoint.spawner.protocol import ScopeRecord, scope_name
+from globus_compute_endpoint.spawner.protocol import scope_name
 
 __all__ = ["Adopted", "adopt_user_endpoints"]
 
@@ -44,18 +44,18 @@ async def adopt_user_endpoints(
         endpoint_id = _endpoint_id(scope)
         if endpoint_id is None:
             continue
-        lives = await _who_lives_in(scope, manager_unit, host)
+        tenant = await _who_lives_in(scope, manager_unit, host)
         record = records.read(endpoint_id)
-        if lives is None:
+        if tenant is None:
             continue
-        pidfd = _pidfd(lives, kept.pop(f"pidfd.{endpoint_id}", None))
+        pidfd = _pidfd(tenant, kept.pop(f"pidfd.{endpoint_id}", None))
         if record is None or pidfd is None:
             log.warning("nobody knows what %s is for, stopping it", scope)
             await host.systemd.stop_unit(scope)
             continue
         control = _control(endpoint_id, kept.pop(f"control.{endpoint_id}", None))
-        forked = Forked(lives.pid, pidfd)
-        adopted.append(UserEndpoint(record, lives.uid, forked, control, on_end))
+        forked = Forked(tenant.record.pid, pidfd)
+        adopted.append(UserEndpoint(record, tenant.record.uid, forked, control, on_end))
     _forget_the_rest(kept, records, {endpoint.endpoint_id for endpoint in adopted})
     return adopted
 
@@ -67,23 +67,23 @@ def _endpoint_id(scope: str) -> UUID | None:
         return None
 
 
-async def _who_lives_in(scope: str, manager_unit: str, host: Host) -> ScopeRecord | None:
-    """The scope's record, if it is of this manager's."""
+async def _who_lives_in(scope: str, manager_unit: str, host: Host) -> Tenant | None:
+    """Whom this manager put into a scope; None where it is another manager's."""
     for pid in await host.systemd.processes_of(scope):
         try:
-            record = await host.spawner.identify(pid)
+            tenant = await host.spawner.identify(pid)
         except Problem:  # that process has just ended
             continue
-        return record if record and record.manager == manager_unit else None
+        return tenant if tenant and tenant.record.manager == manager_unit else None
     return None
 
 
-def _pidfd(lives: ScopeRecord, kept: int | None) -> int | None:
-    """Hold on to the main process; a pid alone might be another's by now."""
+def _pidfd(tenant: Tenant, kept: int | None) -> int | None:
+    """Hold on to the main process; None where it is gone and nobody kept a descriptor."""
     if kept is not None:
         return kept
     try:
-        return os.pidfd_open(lives.pid)
+        return os.pidfd_open(tenant.record.pid) if tenant.is_alive else None
     except ProcessLookupError:
         return None
 

@@ -196,6 +196,8 @@ class _Service:
         if problem:
             log.error("%s", problem, extra={"GC_PROBLEM": problem.code})
             return
+        self._supervisor.stopping = True
+        await asyncio.gather(*self._starts)
         job = await self._systemd.pending_job_type(self._paths.manager_unit)
         if job in _STOP_JOBS:
             await self._supervisor.stop_all()

@@ -26,7 +26,7 @@ from globus_compute_endpoint.spawner.protocol import (
     Spawn,
 )
 
-__all__ = ["Forked", "SpawnerClient"]
+__all__ = ["Forked", "SpawnerClient", "Tenant"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,14 @@ class Forked:
 
     pid: int
     pidfd: int
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """Who was released into a scope, and whether that process is still there."""
+
+    record: ScopeRecord
+    is_alive: bool
 
 
 class SpawnerClient:
@@ -78,10 +86,10 @@ class SpawnerClient:
         answer, _ = await self._ask(Reap(number=number, endpoint_id=endpoint_id, pid=pid))
         return answer.wait_status
 
-    async def identify(self, pid: int) -> ScopeRecord | None:
+    async def identify(self, pid: int) -> Tenant | None:
         """Who lives in the scope around ``pid``, by the record which only root can write."""
         answer, _ = await self._ask(Identify(number=self.next_number(), pid=pid))
-        return answer.record
+        return Tenant(answer.record, bool(answer.is_alive)) if answer.record else None
 
     def close(self) -> None:
         """End the connection; the spawner ends children still at their barrier."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -33,6 +34,7 @@ TellGateway = Callable[[UUID, ProblemFields, bytes], None]
 
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 25.0
+_KILL_TIMEOUT_S = 5.0
 
 
 class Supervisor:
@@ -96,13 +98,10 @@ class Supervisor:
         for endpoint in endpoints:
             if endpoint.control:
                 endpoint.control.stop()
-        if endpoints:
-            waits = [asyncio.create_task(endpoint.wait()) for endpoint in endpoints]
-            await asyncio.wait(waits, timeout=_STOP_TIMEOUT_S)
-            for wait in waits:
-                wait.cancel()
+        await _all_ended(endpoints, _STOP_TIMEOUT_S)
         names = [scope_name(endpoint.endpoint_id) for endpoint in endpoints]
-        await asyncio.gather(*(self._host.systemd.stop_unit(name) for name in names))
+        await asyncio.gather(*(self._host.systemd.kill_unit(name) for name in names))
+        await _all_ended(endpoints, _KILL_TIMEOUT_S)
         await asyncio.gather(*self._tasks)
 
     def died(self, endpoint: UserEndpoint) -> None:
@@ -168,20 +167,24 @@ class Supervisor:
         async with self._lock(endpoint_id):
             if self._running.get(endpoint_id) is not endpoint:
                 return  # buried already; or it died while it was started, and the start tells
-            end = await self._bury(endpoint)
-            if not (end.clean and self._commanded_lately(endpoint_id)):
-                return
+            commanded_lately = self._commanded_lately(endpoint_id)
             try:
-                await self._start_new(endpoint.record)
-            except Problem as problem:
-                log.error("user endpoint %s could not be started again: %s", endpoint_id, problem)
+                end = await self._bury(endpoint)
+                if end.clean and commanded_lately:
+                    await self._start_new(endpoint.record)
+            except (Problem, OSError) as error:
+                log.error("after the end of user endpoint %s: %s", endpoint_id, error)
+                problem = error if isinstance(error, Problem) else _bus_failed(error)
                 self._tell_gateway(endpoint_id, ProblemFields.of(problem), endpoint.record.blob)
 
     async def _bury(self, endpoint: UserEndpoint) -> End:
         endpoint_id = endpoint.endpoint_id
-        end = await endpoint.clean_up(self._host)
-        del self._running[endpoint_id]
-        self._records.remove(endpoint_id)
+        try:
+            end = await endpoint.clean_up(self._host)
+        finally:
+            endpoint.let_go()
+            del self._running[endpoint_id]
+            self._records.remove(endpoint_id)
         log.log(
             logging.INFO if end.clean else logging.ERROR,
             "user endpoint %s, process %d, has ended%s",
@@ -202,3 +205,14 @@ class Supervisor:
         last = self._last_command.pop(endpoint_id, None)
         grace = self._settings.config.mu_child_ep_grace_period_s
         return last is not None and time.monotonic() - last < grace and not self.stopping
+
+
+async def _all_ended(endpoints: list[UserEndpoint], seconds: float) -> None:
+    """Return when all have ended, or after so long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await asyncio.gather(*(endpoint.wait() for endpoint in endpoints))
+
+
+def _bus_failed(error: OSError) -> Problem:
+    return Problem("SYSTEMD_UNREACHABLE", f"systemd did not answer: {error or 'time-out'}")

@@ -89,20 +89,21 @@ class UserEndpoint:
         return not self._ended.done()
 
     async def clean_up(self, host: Host) -> End:
-        """Learn how it ended, empty its scope, and let go of its descriptors."""
+        """Learn how it ended, and empty its scope."""
         scope = scope_name(self.endpoint_id)
         scope_end = await host.systemd.scope_result(scope)
         wait_status = await self._wait_status(host.spawner)
+        # What it left behind serves nobody any more, and could hold the stop up for long.
+        await host.systemd.kill_unit(scope)
         await host.systemd.stop_unit(scope)
         state = self.control.last.state if self.control else "running"
-        for name in ("pidfd", "control"):
-            notify.remove_stored(f"{name}.{self.endpoint_id}")
-        self.release()
         result = scope_end.result if scope_end else "success"
         return _judge(state, wait_status, result)
 
-    def release(self) -> None:
-        """Close our descriptors; the user endpoint itself is not touched."""
+    def let_go(self) -> None:
+        """Close our descriptors, here and in the store; the process itself is not touched."""
+        for name in ("pidfd", "control"):
+            notify.remove_stored(f"{name}.{self.endpoint_id}")
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         if self.control:
@@ -168,7 +169,7 @@ async def start_user_endpoint(
     try:
         await _place_and_release(endpoint, user, settings, host)
     except BaseException:
-        endpoint.release()
+        endpoint.let_go()
         await host.systemd.stop_unit(scope_name(start.endpoint_id))
         raise
     endpoint.keep_across_restarts()

@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 _IDENTIFIER = "globus-compute-endpoint"
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
-_MAX_DOCUMENT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def _make_state_directory(user: LocalUser, endpoint_id: UUID) -> None:
 
 def _read_document(descriptor: int) -> bytes:
     """The launch document: bytes to us, which only the user's process will open."""
-    document = os.pread(descriptor, _MAX_DOCUMENT, 0)
+    document = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
     os.close(descriptor)
     return document
 

@@ -18,7 +18,7 @@ from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.spawner.child import Barrier, run_child
 from globus_compute_endpoint.spawner.protocol import ScopeRecord, Spawn, scope_name
 
-__all__ = ["Child", "Children"]
+__all__ = ["Child", "Children", "start_time_of"]
 
 log = logging.getLogger(__name__)
 

@@ -75,7 +75,10 @@ class Reap(_Request):
 
 
 class Identify(_Request):
-    """What :class:`Release` noted in the cgroup of the scope around a process."""
+    """What :class:`Release` noted in the cgroup of the scope around a process.
+
+    ``is_alive`` says whether the process that was released is still there.
+    """
 
     operation: Literal["identify"] = "identify"
     pid: int
@@ -93,6 +96,7 @@ class Answer(_Frame):
     pid: int | None = None
     wait_status: int | None = None
     record: ScopeRecord | None = None
+    is_alive: bool | None = None
 
 
 class ScopeRecord(_Frame):

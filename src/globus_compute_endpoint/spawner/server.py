@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from globus_compute_endpoint.host import cgroups, notify, packets
 from globus_compute_endpoint.problem import Problem
-from globus_compute_endpoint.spawner.children import Child, Children
+from globus_compute_endpoint.spawner.children import Child, Children, start_time_of
 from globus_compute_endpoint.spawner.lookup import UserLookUp
 from globus_compute_endpoint.spawner.protocol import (
     Answer,
@@ -151,7 +151,7 @@ class Server:
                     status = self._reap(request)
                     answer = Answer(number=request.number, wait_status=status)
                 case Identify():
-                    answer = Answer(number=request.number, record=_identify(request.pid))
+                    answer = _identify(request)
         except (Problem, OSError, LookupError) as error:
             log.error("%s refused: %s", request.operation, error)
             answer = Answer(number=request.number, problem=_as_fields(error))
@@ -217,9 +217,16 @@ def _unit_or_nothing(pid: int) -> str | None:
         return None
 
 
-def _identify(pid: int) -> ScopeRecord | None:
-    record = cgroups.read_record(cgroups.directory_of(pid))
-    return ScopeRecord.model_validate_json(record) if record else None
+def _identify(request: Identify) -> Answer:
+    data = cgroups.read_record(cgroups.directory_of(request.pid))
+    if not data:
+        return Answer(number=request.number)
+    record = ScopeRecord.model_validate_json(data)
+    try:
+        is_alive = start_time_of(record.pid) == record.start_time  # else the pid is another's
+    except FileNotFoundError:
+        is_alive = False
+    return Answer(number=request.number, record=record, is_alive=is_alive)
 
 
 def _as_fields(error: Exception) -> tuple[str, str, str]:
