@@ -23,6 +23,7 @@ def describe_process():
         "environment": dict(os.environ),
         "readable": os.access("/proc/self/environ", os.R_OK),
         "stdin": os.readlink("/proc/self/fd/0"),
+        "title": open("/proc/self/cmdline", "rb").read().decode(),
         "directory": os.getcwd(),
     }
 
@@ -40,6 +41,8 @@ def test_functions_run_as_the_mapped_user_with_nothing_of_roots(warm, name, engi
     assert seen["status"]["Seccomp"] == ["0"]
     scope = rf"/globus\.slice/globus-compute\.slice/globus-compute-{uid}\.slice/globus-compute-uep-"
     assert re.search(scope, seen["cgroups"])
+    if engine != "GlobusComputeEngine":  # whose workers are Parsl's programs
+        assert seen["title"].startswith("Globus Compute Endpoint (")
     assert seen["environment"]["HOME"] == f"/home/{name}"
     assert not [key for key in seen["environment"] if "SECRET" in key or "NOTIFY" in key]
 

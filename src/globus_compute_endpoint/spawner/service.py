@@ -26,6 +26,9 @@ def run_spawner(paths: EndpointPaths) -> int:
     another thread holds. So a child imports, forks a copy with one thread, and goes; the copy is
     then systemd's own child, and is made the unit's main process in place of this one.
     """
+    # Now, for all that will be forked: setproctitle finds its place beside the environment only
+    # as long as nobody has changed that.
+    setproctitle(f"Globus Compute Endpoint spawner ({paths.name})")
     notify.notify(STATUS="loading")
     go_reader, go_writer = os.pipe()
     pid_reader, pid_writer = os.pipe()
@@ -68,7 +71,6 @@ def _load_and_fork(pid_writer: int) -> None:
 
 def _serve(paths: EndpointPaths) -> int:
     journal.log_to_journal("globus-compute-endpoint-spawner")
-    setproctitle(f"Globus Compute Endpoint spawner ({paths.name})")
     threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208 - a count, not paths
     if threads != 1:
         raise Problem("ZYGOTE_HAS_THREADS", f"the zygote has {threads} threads instead of one")
