@@ -37,9 +37,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("services", databases, indirect=True, scope="module")
 
 
+@pytest.fixture(scope="session")
+def first_services(tmp_path_factory: pytest.TempPathFactory) -> Services:
+    """Services which set RabbitMQ up; they are not started."""
+    directory = tmp_path_factory.mktemp("first")
+    made = Services(directory, f"sqlite+aiosqlite:///{directory}/services.sqlite3")
+    made.initialize()
+    return made
+
+
 @pytest.fixture(scope="module")
 def services(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    first_services: Services,
 ) -> Iterator[Services]:
     """Running services, with nothing in their database."""
     directory = tmp_path_factory.mktemp("services")
@@ -47,7 +58,7 @@ def services(
     if request.param == "postgresql":
         url = _postgresql_url()
     made = Services(directory, url)
-    made.initialize()
+    made.initialize(first_services)
     made.start()
     yield made
     if made.process is not None:

@@ -10,14 +10,16 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pika
+import yaml
 from globus_compute_common import messagepack
 from globus_compute_common.messagepack.message_types import EPStatusReport, Result, Task
 from globus_compute_sdk.serialize import ComputeSerializer
@@ -53,7 +55,12 @@ class Services:
         assert not check or done.returncode == 0, f"{arguments}: {done.stderr}{done.stdout}"
         return done
 
-    def initialize(self) -> None:
+    def initialize(self, like: Services | None = None) -> None:
+        """``init``; ``like`` others which did so before, it finds RabbitMQ set up already."""
+        if like is not None:
+            settings = yaml.safe_load(like.config.read_text())
+            settings["database_url"] = self.database_url
+            self.config.write_text(yaml.safe_dump(settings))
         self.cli("init", "--database-url", self.database_url)
 
     def start(self) -> None:
@@ -291,3 +298,27 @@ def parsed_result(body: bytes) -> Result:
 def value_in(body: bytes) -> Any:
     """What a packed result holds."""
     return SERIALIZER.deserialize(parsed_result(body).data)
+
+
+def wait_for(condition: Callable[[], bool], pause: float = 0.02, timeout: float = 20) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(pause)
+
+
+def tasks_of(researcher: Researcher, group: str) -> set[str]:
+    return {task["id"] for task in researcher.done("GET", f"/v2/taskgroup/{group}")["tasks"]}
+
+
+def results_of(researcher: Researcher, group: str, count: int) -> dict[str, Any]:
+    """The first ``count`` different results that come to the queue of a group."""
+    answer = researcher.done("GET", "/v2/get_amqp_result_connection_url")
+    found: dict[str, Any] = {}
+    with connected(answer["connection_url"]) as broker:
+        while len(found) < count:
+            ((method, _, body),) = broker.take(f"{answer['queue_prefix']}{group}", 1, 30)
+            task = json.loads(body[1:])["data"]["task_id"]
+            found[task] = value_in(body)
+            broker.channel.basic_ack(method.delivery_tag)
+    return found

@@ -21,7 +21,9 @@ from services.harness import (
     connected,
     echoing,
     payload,
-    value_in,
+    results_of,
+    tasks_of,
+    wait_for,
 )
 
 SEED = 20261122
@@ -37,10 +39,6 @@ def raw_request(researcher: Researcher, path: str, document: Any) -> bytes:
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
-
-
-def tasks_of(researcher: Researcher, group: str) -> set[str]:
-    return {task["id"] for task in researcher.done("GET", f"/v2/taskgroup/{group}")["tasks"]}
 
 
 @pytest.fixture
@@ -99,13 +97,6 @@ def test_a_repeat_of_an_unanswered_submit_gets_the_same_tasks(
     assert published <= before | ids
     # It was answered now, so the same once more is meant to be more tasks.
     assert ids.isdisjoint(alice.done("POST", path, document)["tasks"][function])
-
-
-def wait_for(condition: Any, pause: float = 0.02, timeout: float = 20) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(pause)
 
 
 def test_two_answered_submits_are_two(alice: Researcher) -> None:
@@ -177,19 +168,6 @@ class Submitter(threading.Thread):
         self.stopping.set()
 
 
-def results_of(researcher: Researcher, group: str, count: int) -> dict[str, Any]:
-    """The first ``count`` different results that come to the queue of a group."""
-    answer = researcher.done("GET", "/v2/get_amqp_result_connection_url")
-    found: dict[str, Any] = {}
-    with connected(answer["connection_url"]) as broker:
-        while len(found) < count:
-            ((method, _, body),) = broker.take(f"{answer['queue_prefix']}{group}", 1, 30)
-            task = json.loads(body[1:])["data"]["task_id"]
-            found[task] = value_in(body)
-            broker.channel.basic_ack(method.delivery_tag)
-    return found
-
-
 def test_kill_minus_nine_at_random_moments_under_load(
     services: Services, alice: Researcher
 ) -> None:
@@ -219,56 +197,6 @@ def test_kill_minus_nine_at_random_moments_under_load(
             assert set(results) == recorded
             statuses = alice.done("POST", "/v2/batch_status", {"task_ids": list(recorded)})
             assert {each["status"] for each in statuses["results"].values()} == {"success"}
-
-
-def test_a_restart_of_the_broker(services: Services, alice: Researcher) -> None:
-    registration = alice.register()
-    endpoint = registration["endpoint_id"]
-    function = alice.register_function()
-    group = alice.submit(endpoint, function, [payload(0)])["task_group_id"]
-    subprocess.run(["systemctl", "restart", "rabbitmq-server"], check=True, timeout=120)
-    path = f"/v3/endpoints/{endpoint}/submit"
-    document = {
-        "tasks": {function: [payload(1)]},
-        "task_group_id": group,
-        "create_queue": True,
-    }
-    wait_for(lambda: alice.call("POST", path, document).status_code == 200, 0.3, 60)
-    with echoing(registration):
-        recorded = tasks_of(alice, group)
-        assert len(recorded) == 2
-        assert set(results_of(alice, group, 2)) == recorded
-
-
-def test_tasks_without_a_queue_need_no_broker(services: Services, alice: Researcher) -> None:
-    registration = alice.register()
-    function = alice.register_function()
-    subprocess.run(["systemctl", "stop", "rabbitmq-server"], check=True, timeout=120)
-    try:
-        submitted = alice.submit(
-            registration["endpoint_id"], function, [payload(1)], create_queue=False
-        )
-        refusal = alice.refused(
-            503,
-            "POST",
-            f"/v3/endpoints/{registration['endpoint_id']}/submit",
-            {"tasks": {function: [payload(2)]}, "create_queue": True},
-        )
-        assert "RabbitMQ" in refusal
-    finally:
-        subprocess.run(["systemctl", "start", "rabbitmq-server"], check=True, timeout=120)
-    (task,) = submitted["tasks"][function]
-    wait_for(lambda: registered_again(alice, registration), 0.5, 60)
-    with echoing(registration):
-        wait_for(lambda: alice.done("GET", f"/v2/tasks/{task}")["status"] == "success", 0.1, 60)
-
-
-def registered_again(alice: Researcher, registration: dict[str, Any]) -> bool:
-    asked = {"endpoint_name": "test", "metadata": {"hostname": "here"}}
-    answer = alice.call("PUT", f"/v3/endpoints/{registration['endpoint_id']}", asked)
-    if answer.status_code == 200:
-        registration |= answer.json()
-    return answer.status_code == 200
 
 
 @pytest.mark.parametrize("missing", ["tasks", "results"])

@@ -39,6 +39,16 @@ def test_sign_in_with_a_wrong_secret(alice: Researcher) -> None:
     assert answer.json()["error"] == "invalid_client"
 
 
+@pytest.mark.parametrize(
+    "form", [b"", b"\xff", b"&".join(b"a=b" for _ in range(100)), b"a" * 100_000, b"grant_type=x"]
+)
+def test_sign_in_with_a_strange_form(alice: Researcher, form: bytes) -> None:
+    credentials = (alice.client["client_id"], alice.client["client_secret"])
+    answer = httpx.post(f"{URL}/v2/oauth2/token", content=form, auth=credentials)
+    assert answer.status_code in (400, 413)
+    assert answer.json()["message"]
+
+
 def test_tokens_tell_who_and_can_be_revoked(alice: Researcher) -> None:
     credentials = (alice.client["client_id"], alice.client["client_secret"])
     tokens = httpx.post(

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Broker accounts can do what they are for. Everything else is tried here, and refused."""
 
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from services.harness import (
     payload,
     result_for,
     value_in,
+    wait_for,
 )
 
 ACCESS_REFUSED = 403
@@ -223,13 +223,6 @@ def test_a_heartbeat_for_another_endpoint(ours: Side, theirs: Side) -> None:
     wait_for(lambda: ours.researcher.done("GET", status)["status"] == "online")
     status = f"/v2/endpoints/{theirs.endpoint}/status"
     assert theirs.researcher.done("GET", status)["status"] == "offline"
-
-
-def wait_for(condition: Any, timeout: float = 20) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def test_garbage_is_dropped(services: Services, ours: Side) -> None:

@@ -22,7 +22,15 @@ from globus_compute_services.settings import Settings
 from globus_compute_services.store.database import Database
 from globus_compute_services.store.identities import Caller, caller_of_token
 
-__all__ = ["COMPUTE_SERVER", "Parts", "caller_of", "parsed_body", "parts_of", "uuid_in_path"]
+__all__ = [
+    "COMPUTE_SERVER",
+    "Parts",
+    "caller_of",
+    "parsed_body",
+    "parts_of",
+    "read_body",
+    "uuid_in_path",
+]
 
 COMPUTE_SERVER = "funcx_service"
 _LARGE_BODY = 1024 * 1024

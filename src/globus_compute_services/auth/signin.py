@@ -8,14 +8,14 @@ import base64
 import binascii
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import parse_qsl
 from uuid import UUID
 
 from sqlalchemy import delete, select
-from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from globus_compute_services.api.context import caller_of, parts_of
+from globus_compute_services.api.context import caller_of, parts_of, read_body
 from globus_compute_services.api.errors import ApiError, bad_request, unprocessable
 from globus_compute_services.auth.scopes import AUTH_SERVER, group_by_server
 from globus_compute_services.credentials import token_digest, verify_secret
@@ -30,6 +30,8 @@ from globus_compute_services.store.schema import Client, Identity, Token
 __all__ = ["identities", "introspect", "openid_configuration", "revoke", "token", "userinfo"]
 
 _MOST_IDENTITIES = 100
+_MOST_FIELDS = 50
+_LONGEST_FORM = 64 * 1024
 
 
 class OAuthError(ApiError):
@@ -55,9 +57,9 @@ class OAuthError(ApiError):
 
 async def token(request: Request) -> Response:
     """``POST /v2/oauth2/token``: the client credentials grant."""
-    form = await request.form(max_fields=20)
+    form = await _form(request)
     client = await _client_of(request, form)
-    grant = _text(form, "grant_type")
+    grant = form.get("grant_type", "")
     if grant != "client_credentials":
         raise OAuthError(
             HTTPStatus.BAD_REQUEST,
@@ -66,7 +68,7 @@ async def token(request: Request) -> Response:
             "and GLOBUS_COMPUTE_CLIENT_SECRET",
         )
     try:
-        by_server = group_by_server(_text(form, "scope"))
+        by_server = group_by_server(form.get("scope", ""))
     except ValueError as error:
         raise OAuthError(HTTPStatus.BAD_REQUEST, "invalid_scope", str(error)) from None
     lifetime = parts_of(request).settings.token_lifetime_s
@@ -87,10 +89,10 @@ async def token(request: Request) -> Response:
 
 async def introspect(request: Request) -> Response:
     """``POST /v2/oauth2/token/introspect``."""
-    form = await request.form(max_fields=20)
+    form = await _form(request)
     await _client_of(request, form)
     async with parts_of(request).database.read() as session:
-        caller = await caller_of_token(session, _text(form, "token"))
+        caller = await caller_of_token(session, form.get("token", ""))
         if caller is None:
             return JSONResponse({"active": False})
         linked = await linked_identities(session, caller.identity)
@@ -117,12 +119,12 @@ async def introspect(request: Request) -> Response:
 
 async def revoke(request: Request) -> Response:
     """``POST /v2/oauth2/token/revoke``: of the client's own tokens; others are left alone."""
-    form = await request.form(max_fields=20)
+    form = await _form(request)
     client = await _client_of(request, form)
     async with parts_of(request).database.write() as session:
         await session.execute(
             delete(Token).where(
-                Token.digest == token_digest(_text(form, "token")), Token.client_id == client.id
+                Token.digest == token_digest(form.get("token", "")), Token.client_id == client.id
             )
         )
     return JSONResponse({"active": False})
@@ -181,7 +183,16 @@ async def openid_configuration(request: Request) -> Response:
     )
 
 
-async def _client_of(request: Request, form: FormData) -> Client:
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of a form; the last one counts where one comes twice."""
+    body = await read_body(request, _LONGEST_FORM)
+    try:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
+    except ValueError:
+        raise bad_request("The request is not a form (application/x-www-form-urlencoded)") from None
+
+
+async def _client_of(request: Request, form: dict[str, str]) -> Client:
     """The client whose id and secret come by HTTP Basic or in the form."""
     client_id, secret = _credentials(request, form)
     client = None
@@ -203,20 +214,15 @@ async def _client_of(request: Request, form: FormData) -> Client:
     return client
 
 
-def _credentials(request: Request, form: FormData) -> tuple[str, str]:
+def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str]:
     scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":
-        return _text(form, "client_id"), _text(form, "client_secret")
+        return form.get("client_id", ""), form.get("client_secret", "")
     try:
         client_id, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         raise bad_request("The Authorization header is not HTTP Basic") from None
     return client_id, secret
-
-
-def _text(form: FormData, field: str) -> str:
-    value = form.get(field, "")
-    return value if isinstance(value, str) else ""
 
 
 def _listed(value: str) -> list[str]:

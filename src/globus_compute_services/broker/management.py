@@ -83,6 +83,20 @@ class Management:
             if refusal.status != _NOT_FOUND:
                 raise
 
+    async def delete_well_known_account(self) -> bool:
+        """Delete the account ``guest`` if it still has its first password; tells whether it had.
+
+        RabbitMQ makes it an administrator, for everyone who has a shell on its machine.
+        """
+        known = httpx.BasicAuth("guest", "guest")
+        try:
+            answer = await self._http.get("whoami", auth=known)
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from error
+        if answer.is_success:
+            await self.delete_account("guest")
+        return answer.is_success
+
     async def list_accounts(self) -> list[str]:
         """The names of all accounts with permissions in the virtual host."""
         answer = await self._call("GET", f"vhosts/{self._vhost}/permissions")
@@ -92,7 +106,11 @@ class Management:
         try:
             answer = await self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
-            raise BrokerDown(f"RabbitMQ's management API cannot be reached: {error!r}") from error
+            raise _unreachable(error) from error
         if answer.is_error:
             raise ManagementRefused(answer.status_code, answer.text[:200])
         return answer
+
+
+def _unreachable(error: httpx.HTTPError) -> BrokerDown:
+    return BrokerDown(f"RabbitMQ's management API cannot be reached: {error!r}")

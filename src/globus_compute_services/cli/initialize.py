@@ -29,6 +29,7 @@ from globus_compute_services.store.database import Database
 __all__ = ["init"]
 
 _SERVICE_USER = "globus-compute-services"
+_THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 _RABBITMQ_TIMEOUT_S = 120
 _HEADER = "# Written by globus-compute-services init. It holds secrets: keep it 0640.\n"
 
@@ -39,15 +40,24 @@ _HEADER = "# Written by globus-compute-services init. It holds secrets: keep it 
 def init(config: Path, database_url: str | None) -> None:
     """Prepare RabbitMQ and the database, and write the configuration file.
 
-    What is there already is kept. Without a configuration file that names another RabbitMQ, the
-    one on this machine is used, and this must run as root.
+    What is there already is kept, and what is missing is made: it can be run again at any time.
+    Without a configuration file that names another RabbitMQ, the one on this machine is used, and
+    this must run as root.
     """
     if not config.exists():
-        settings = _new_settings(database_url)
-        _prepare_local_rabbitmq(settings.broker)
-        _write(config, settings)
+        _write(config, _new_settings(database_url))
     settings = load_settings(config)
-    asyncio.run(_prepare(settings))
+    try:
+        asyncio.run(_prepare_vhost(settings.broker))
+    except Problem:
+        if os.geteuid() != 0 or settings.broker.host not in _THIS_MACHINE:
+            raise
+        _prepare_local_rabbitmq(settings.broker)
+        asyncio.run(_prepare_vhost(settings.broker))
+    # From here on: what RabbitMQ's tools write must stay readable for RabbitMQ.
+    os.umask(0o077)
+    _make_state_directory(settings)
+    asyncio.run(_prepare_database(settings.database_url))
     _hand_over(settings)
     print(f"Ready: {config}. Next: systemctl start globus-compute-services")
 
@@ -123,21 +133,24 @@ def _write(config: Path, settings: Settings) -> None:
     temporary.replace(config)
 
 
-async def _prepare(settings: Settings) -> None:
-    broker = settings.broker
+async def _prepare_vhost(broker: BrokerSettings) -> None:
     try:
         async with Management(
             broker.management_url, broker.username, broker.password, broker.vhost
         ) as management:
             await management.create_vhost(broker.username)
+            if await management.delete_well_known_account():
+                print("Deleted RabbitMQ's account guest, whose password everyone knows")
     except (BrokerDown, ManagementRefused) as error:
         raise Problem(
             str(error),
             "is RabbitMQ running, and are broker.username and broker.password right?",
             ExitStatus.UNAVAILABLE,
         ) from None
-    _make_state_directory(settings)
-    database = Database(settings.database_url)
+
+
+async def _prepare_database(url: str) -> None:
+    database = Database(url)
     try:
         await database.create()
     finally:
@@ -154,7 +167,7 @@ def _sqlite_file(settings: Settings) -> Path | None:
 def _make_state_directory(settings: Settings) -> None:
     file = _sqlite_file(settings)
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _hand_over(settings: Settings) -> None:

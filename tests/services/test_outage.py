@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RabbitMQ goes away and comes back."""
+
+import subprocess
+from typing import Any
+
+from services.harness import Researcher, Services, echoing, payload, results_of, tasks_of, wait_for
+
+
+def test_a_restart_of_the_broker(services: Services, alice: Researcher) -> None:
+    registration = alice.register()
+    endpoint = registration["endpoint_id"]
+    function = alice.register_function()
+    group = alice.submit(endpoint, function, [payload(0)])["task_group_id"]
+    subprocess.run(["systemctl", "restart", "rabbitmq-server"], check=True, timeout=120)
+    path = f"/v3/endpoints/{endpoint}/submit"
+    document = {
+        "tasks": {function: [payload(1)]},
+        "task_group_id": group,
+        "create_queue": True,
+    }
+    wait_for(lambda: alice.call("POST", path, document).status_code == 200, 0.3, 60)
+    with echoing(registration):
+        recorded = tasks_of(alice, group)
+        assert len(recorded) == 2
+        assert set(results_of(alice, group, 2)) == recorded
+
+
+def test_tasks_without_a_queue_need_no_broker(services: Services, alice: Researcher) -> None:
+    registration = alice.register()
+    function = alice.register_function()
+    subprocess.run(["systemctl", "stop", "rabbitmq-server"], check=True, timeout=120)
+    try:
+        submitted = alice.submit(
+            registration["endpoint_id"], function, [payload(1)], create_queue=False
+        )
+        refusal = alice.refused(
+            503,
+            "POST",
+            f"/v3/endpoints/{registration['endpoint_id']}/submit",
+            {"tasks": {function: [payload(2)]}, "create_queue": True},
+        )
+        assert "RabbitMQ" in refusal
+    finally:
+        subprocess.run(["systemctl", "start", "rabbitmq-server"], check=True, timeout=120)
+    (task,) = submitted["tasks"][function]
+    wait_for(lambda: registered_again(alice, registration), 0.5, 60)
+    with echoing(registration):
+        wait_for(lambda: alice.done("GET", f"/v2/tasks/{task}")["status"] == "success", 0.1, 60)
+
+
+def registered_again(alice: Researcher, registration: dict[str, Any]) -> bool:
+    asked = {"endpoint_name": "test", "metadata": {"hostname": "here"}}
+    answer = alice.call("PUT", f"/v3/endpoints/{registration['endpoint_id']}", asked)
+    if answer.status_code == 200:
+        registration |= answer.json()
+    return answer.status_code == 200
