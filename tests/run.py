@@ -174,7 +174,7 @@ SUITES = [
     Suite(
         "services",
         "tests/services",
-        5 * MINUTE,
+        9 * MINUTE,
         run_in_host("rabbitmq-server", "postgresql", peer=True),
     ),
     Suite("endpoint", "tests/endpoint", 6 * MINUTE, run_in_host("rabbitmq-server")),
