@@ -170,7 +170,7 @@ SUITES = [
     Suite("lint", "", 60, run_commands(("ruff", "check"), ("ruff", "format", "--check"))),
     Suite("types", "", 3 * MINUTE, run_commands(("mypy", "src", "tests"))),
     Suite("unit", "tests/unit", 2 * MINUTE, run_here),
-    Suite("engines", "tests/engines", 5 * MINUTE, run_in_host(user="researcher")),
+    Suite("engines", "tests/engines", 5 * MINUTE, run_in_host(user="researcher", peer=True)),
     Suite(
         "services",
         "tests/services",

@@ -239,3 +239,27 @@ async def test_all_options_pass_through():
     assert executor.provider.launcher.overrides == "-l"
     assert executor.heartbeat_threshold == 120  # a cluster's network: Parsl's own
     assert GlobusComputeEngine(GlobusComputeEngineConfig())._make_executor().encrypted is True
+
+
+PEER = Path(os.environ.get("PEER_VENV", "/var/cache/globus-compute-tests/peer")).resolve()
+
+
+def versions() -> dict[str, str]:
+    import importlib.metadata
+    import sys
+
+    names = ["globus-compute-endpoint", "globus-compute-sdk", "parsl"]
+    return {"prefix": sys.prefix} | {name: importlib.metadata.version(name) for name in names}
+
+
+@pytest.mark.skipif(not PEER.is_dir(), reason="needs an environment with the peer: make test")
+async def test_workers_may_live_where_our_import_name_is_the_peers(started: Started):
+    worker_init = f"unset PYTHONPATH\nexport PATH={PEER}/bin:$PATH"
+    provider = ENGINE["provider"] | {"worker_init": worker_init}
+    async with started(ENGINE | {"provider": provider}) as bench:
+        found = await bench.value(versions)
+        assert found["prefix"] == str(PEER)
+        assert found["globus-compute-endpoint"].startswith("4.")
+        assert await bench.value(modules) == []
+        shell = await bench.value(ShellFunction("echo hello"))
+        assert shell.stdout == "hello\n"
