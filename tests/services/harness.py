@@ -138,6 +138,9 @@ class Researcher:
             self._token = answer.json()["access_token"]
         return self._token
 
+    def forget_token(self) -> None:
+        self._token = None
+
     def call(self, method: str, path: str, json: Any = None, **options: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.token}"}
         return self.http.request(method, path, json=json, headers=headers, **options)
