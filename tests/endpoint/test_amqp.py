@@ -4,11 +4,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from endpoint.conftest import rabbitmqctl
+from endpoint.tls import make_certificate, tls_front
 from globus_compute_endpoint.amqp import (
     Backoff,
     ChannelUser,
@@ -165,3 +168,17 @@ async def test_publish_once_gives_up_in_time(destination: ResultQueueInfo):
     )
     with pytest.raises(TimeoutError):
         await publish_once(nowhere, b"x", name="test", timeout=1)
+
+
+async def test_amqps_with_a_private_authority_on_another_port(
+    destination: ResultQueueInfo, tmp_path: Path
+):
+    certificate, key = make_certificate(tmp_path)
+    secured = destination.model_copy(
+        update={"connection_url": SecretStr("amqps://guest:guest@127.0.0.1:5671/%2F")}
+    )
+    async with tls_front(certificate, key) as port:
+        options: dict[str, Any] = {"name": "test", "port": port, "timeout": 5}
+        await publish_once(secured, b"x", ca_file=certificate, **options)
+        with pytest.raises(TimeoutError):  # an authority which nobody has told us to trust
+            await publish_once(secured, b"x", **options)

@@ -104,7 +104,11 @@ async def test_tasks_run_quickly_and_nothing_stays(started: Started):
 
 
 async def test_a_sandbox_is_the_tasks_own(started: Started, tmp_path: Path):
+    for n in range(9):
+        (tmp_path / "htex" / f"old-run-{n}").mkdir(parents=True)
     async with started(ENGINE | {"run_in_sandbox": True}) as bench:
+        runs = await asyncio.to_thread(os.listdir, tmp_path / "htex")
+        assert len(runs) == 6  # five of those before, and this one
         uuid, sandbox, directory = await bench.value(surroundings)
         assert sandbox == directory == str(tmp_path / "tasks_working_dir" / uuid)
 

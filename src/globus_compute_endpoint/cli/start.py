@@ -13,6 +13,7 @@ from setproctitle import setproctitle
 
 from ..config.loading import load_file, load_yaml, validate
 from ..config.user_endpoint import UserEndpointConfig
+from ..host.paths import endpoint_paths
 from ..problem import ExitStatus, Problem
 from ..user_endpoint.control import Control, UserEndpointQueues
 from ..user_endpoint.directory import EndpointDirectory
@@ -62,7 +63,7 @@ def start_user_endpoint(obj: dict[str, Any], name: str) -> None:
         ) from None  # the error's text holds passwords
     source = "the configuration on standard input"
     config = validate(UserEndpointConfig, load_yaml(handed.config, source), source)
-    directory = EndpointDirectory.of(name)
+    directory = EndpointDirectory.of(endpoint_paths(name).name)
     directory.make()
     with directory.lock():
         directory.remember(handed.amqp_creds.endpoint_id)
@@ -70,7 +71,7 @@ def start_user_endpoint(obj: dict[str, Any], name: str) -> None:
 
 
 def _existing(name: str) -> EndpointDirectory:
-    directory = EndpointDirectory.of(name)
+    directory = EndpointDirectory.of(endpoint_paths(name).name)
     if not directory.config.is_file():
         raise Problem(
             "NO_SUCH_ENDPOINT",

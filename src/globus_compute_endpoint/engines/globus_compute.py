@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import sys
 import traceback
 from concurrent.futures import Future
@@ -20,7 +21,7 @@ from ..problem import ExitStatus, Problem
 from ..worker.shipping import payload
 from .base import Engine, EngineContext, TaskRequest
 from .handoff import Handoff
-from .htex import ExecutorLife
+from .htex import ExecutorLife, in_thread
 from .htex_options import executor_factory
 
 __all__ = ["GlobusComputeEngine"]
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 _SYSTEM_FAILURES = (ManagerLost, WorkerLost, BadStateException)
 _RESTART_PAUSE = 1.0  # seconds, so that a machine out of memory is not pressed
 _SLOTS_LIMIT = 4096
+_KEPT_RUNS = 5
+_CLEANING_TIMEOUT = 60.0
 
 Done = tuple[ExecutorLife, str, Future[bytes]]
 
@@ -58,6 +61,7 @@ class GlobusComputeEngine(Engine):
         self._handoff = Handoff(self._done)
         _find_parsl_on_path()
         try:
+            await in_thread(self._remove_old_runs, _CLEANING_TIMEOUT)
             await self._start_life()
         except Exception as error:
             raise Problem(
@@ -94,6 +98,13 @@ class GlobusComputeEngine(Engine):
     @property
     def _directory_of_runs(self) -> Path:
         return self.context.directory / "htex"
+
+    def _remove_old_runs(self) -> None:
+        """Keep the logs of the last few runs only."""
+        self._directory_of_runs.mkdir(exist_ok=True)
+        runs = sorted(self._directory_of_runs.iterdir(), key=lambda run: run.stat().st_mtime)
+        for run in runs[:-_KEPT_RUNS]:
+            shutil.rmtree(run, ignore_errors=True)
 
     async def _start_life(self) -> None:
         scaling = self._config.job_status_kwargs

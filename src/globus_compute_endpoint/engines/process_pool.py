@@ -22,6 +22,7 @@ __all__ = ["ProcessPoolEngine"]
 
 log = logging.getLogger(__name__)
 
+_DEATH_TIMEOUT = 10.0  # seconds from SIGKILL to the end
 _RESPAWN_PAUSE = 1.0  # seconds before a worker which died idle is replaced
 
 
@@ -70,7 +71,9 @@ class ProcessPoolEngine(Engine):
         self._busy.clear()
         for each in workers:
             each.kill()
-        await asyncio.gather(*(each.gone() for each in workers))
+        ended = await asyncio.gather(*(each.gone(_DEATH_TIMEOUT) for each in workers))
+        if not all(ended):  # the kernel holds them: a file system which hangs
+            log.error("%d worker processes do not end", ended.count(False))
 
     def status(self) -> dict[str, Any]:
         return {

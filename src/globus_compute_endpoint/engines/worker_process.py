@@ -88,9 +88,10 @@ class WorkerProcess:
         with contextlib.suppress(ProcessLookupError):  # before it has its own group
             os.kill(self.pid, signal.SIGKILL)
 
-    async def gone(self) -> None:
-        """Wait until the process has ended."""
-        await self._dead
+    async def gone(self, seconds: float) -> bool:
+        """Wait until the process has ended, so long at most; return whether it has."""
+        await asyncio.wait([self._dead], timeout=seconds)
+        return self._dead.done()
 
     def _writable(self) -> None:
         try:
