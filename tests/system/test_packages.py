@@ -62,6 +62,15 @@ def test_parsl_finds_its_programs(host: Host) -> None:
         assert first.startswith(f"#!/usr/lib/{ENDPOINT}/bin/python")
 
 
+@pytest.mark.parametrize("package", NAMES)
+def test_pages_and_completion_are_there(host: Host, package: str) -> None:
+    files = host.run("dpkg", "-L", package).stdout.splitlines()
+    assert f"/usr/share/man/man1/{package}.1.gz" in files
+    assert host.run("bash", "-n", f"/usr/share/bash-completion/completions/{package}").stderr == ""
+    assert "Apache" in host.read(f"/usr/share/doc/{package}/bundled")
+    assert any(name.endswith(".md") for name in files if name.startswith("/usr/share/doc/"))
+
+
 def test_files_are_as_packaged_after_use(host: Host) -> None:
     assert host.run("dpkg", "--verify", *NAMES).stdout == ""
     assert (
