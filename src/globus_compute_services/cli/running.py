@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import click
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from globus_compute_services.cli.clients import in_transaction
 from globus_compute_services.logs import set_up_logging
-from globus_compute_services.problem import Problem
+from globus_compute_services.problem import ExitStatus, Problem
 from globus_compute_services.service import serve as run_services
 from globus_compute_services.settings import load_settings
 from globus_compute_services.store.identities import list_clients
@@ -33,10 +34,14 @@ def serve(config: Path, debug: bool) -> None:
     try:
         asyncio.run(run_services(settings))
     except BaseExceptionGroup as group:
-        problems, rest = group.split(Problem)
-        if rest is None and problems is not None:
-            raise problems.exceptions[0] from None
-        raise
+        lost = group.subgroup((OperationalError, InterfaceError, OSError))
+        if lost is None:
+            raise
+        raise Problem(
+            f"The database went away: {lost.exceptions[0]}",
+            "see database_url in config.yaml; systemd starts the services again",
+            ExitStatus.UNAVAILABLE,
+        ) from group
 
 
 @click.command()
