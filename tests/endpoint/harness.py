@@ -65,7 +65,8 @@ class Harness:
 
     @property
     def log(self) -> str:
-        return (self.directory / "endpoint.log").read_text()
+        path = self.directory / "endpoint.log"
+        return path.read_text() if path.exists() else ""
 
     def credentials(self, url: str = AMQP_URL) -> dict[str, Any]:
         def destination(kind: str) -> dict[str, Any]:
