@@ -13,7 +13,6 @@ from pydantic import SecretStr
 from endpoint.conftest import rabbitmqctl
 from endpoint.tls import make_certificate, tls_front
 from globus_compute_endpoint.amqp import (
-    Backoff,
     ChannelUser,
     Connection,
     Consumer,
@@ -24,6 +23,7 @@ from globus_compute_endpoint.amqp import (
     Unroutable,
     publish_once,
 )
+from globus_compute_endpoint.backoff import Backoff
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
 

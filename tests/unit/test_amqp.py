@@ -4,8 +4,9 @@
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from globus_compute_endpoint.amqp import Backoff, QueueInfo, parameters
+from globus_compute_endpoint.amqp import QueueInfo, parameters
 from globus_compute_endpoint.amqp.queue_info import describe
+from globus_compute_endpoint.backoff import Backoff
 
 
 def test_backoff_grows_to_its_maximum_and_begins_anew():

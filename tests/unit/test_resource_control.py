@@ -69,3 +69,10 @@ def test_the_defaults_are_not_empty():
     defaults = ResourceControl()
     assert defaults.user.properties()
     assert defaults.endpoint.properties()
+
+
+def test_what_a_slice_is_no_longer_limited_in_is_set_free():
+    properties = dict(Limits.model_validate({"TasksMax": 5}).all_properties())
+    assert properties["TasksMax"] == ("t", 5)
+    assert properties["MemoryMax"] == ("t", 2**64 - 1)
+    assert properties["CPUQuotaPerSecUSec"] == ("t", 2**64 - 1)

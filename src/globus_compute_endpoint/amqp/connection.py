@@ -17,7 +17,7 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 from pydantic import SecretStr
 
-from .backoff import Backoff
+from ..backoff import Backoff
 from .queue_info import describe
 
 __all__ = ["ChannelUser", "Connection", "parameters"]

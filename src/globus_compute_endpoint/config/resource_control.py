@@ -111,6 +111,12 @@ class Limits(BaseModel):
             for name, value in self.model_dump(exclude_none=True).items()
         ]
 
+    def all_properties(self) -> list[tuple[str, tuple[str, object]]]:
+        """As :meth:`properties`, and what is not limited is set free, should it have been."""
+        unlimited = dict.fromkeys(type(self).model_fields, _INFINITY)
+        values = unlimited | self.model_dump(exclude_none=True)
+        return [self._property(name, value) for name, value in values.items()]
+
     @staticmethod
     def _property(name: str, value: object) -> tuple[str, tuple[str, object]]:
         if name.endswith("Sec"):

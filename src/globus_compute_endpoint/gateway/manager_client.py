@@ -13,7 +13,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from globus_compute_endpoint.amqp.backoff import Backoff
+from globus_compute_endpoint.backoff import Backoff
 from globus_compute_endpoint.host import packets
 from globus_compute_endpoint.manager.protocol import (
     Answered,
@@ -96,8 +96,13 @@ class ManagerClient:
                 self._channel.close()
 
     def start(self, frame: Start, blob: bytes, on_answer: OnAnswer) -> None:
-        """Hand a start command over; ``on_answer`` is called once with the refusal or None."""
+        """Hand a start command over; ``on_answer`` is called once with the refusal or None.
+
+        Raises ValueError where it does not fit a frame.
+        """
         packet = pack(frame, blob)
+        if len(packet) > packets.MAX_FRAME:
+            raise ValueError(f"a start command of {len(packet)} bytes")
         self._unanswered[frame.number] = (packet, on_answer)
         self._send(packet)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
-from globus_compute_endpoint.amqp.backoff import Backoff
+from globus_compute_endpoint.backoff import Backoff
 from globus_compute_endpoint.config.manager import ManagerSettings
 from globus_compute_endpoint.host.paths import EndpointPaths
 from globus_compute_endpoint.problem import ExitStatus, Problem

@@ -255,13 +255,18 @@ class _Gateway:
             self._refuse(delivery, Refused(problem, credentials))
             return
 
+        credentials = read_credentials({"kwargs": _opened(command.blob)})
+
         def answered(problem: ProblemFields | None) -> None:
-            credentials = read_credentials({"kwargs": _opened(command.blob)})
             if problem and credentials:
                 self._notices.report(credentials, problem)
             delivery.ack()
 
-        self._manager.start(frame, command.blob, answered)
+        try:
+            self._manager.start(frame, command.blob, answered)
+        except ValueError as error:
+            problem = Problem("MALFORMED_COMMAND", f"the start command is too large: {error}")
+            self._refuse(delivery, Refused(problem, credentials))
 
     def _registration_failed(self, problem: Problem) -> None:
         log.warning("%s; trying again", problem, extra=_fields(problem))

@@ -72,11 +72,12 @@ class Bus:
         try:
             while True:
                 self._dispatch(await self._connection.receive())
-        except (EOFError, OSError) as error:
-            log.error("the connection to the message bus was lost: %s", error)
+        # The end of the connection, or bytes which are no message: either way there is no next one.
+        except Exception as error:
+            log.exception("the connection to the message bus was lost")
             for reply in self._replies.values():
                 if not reply.done():
-                    reply.set_exception(ConnectionError("the message bus went away"))
+                    reply.set_exception(ConnectionError(f"the message bus went away: {error}"))
             on_lost()
 
     def _dispatch(self, message: Message) -> None:

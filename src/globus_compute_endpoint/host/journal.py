@@ -13,8 +13,15 @@ import sys
 
 from systemd import journal
 
-__all__ = ["has_journal", "log_to_journal", "log_to_stderr", "redirect_output"]
+__all__ = ["has_journal", "log_to_journal", "log_to_stderr_stream", "redirect_output"]
 
+_PRIORITIES = (
+    (logging.CRITICAL, 2),
+    (logging.ERROR, 3),
+    (logging.WARNING, 4),
+    (logging.INFO, 6),
+    (0, 7),
+)
 _SOCKET = "/run/systemd/journal/socket"
 
 
@@ -30,11 +37,17 @@ def log_to_journal(identifier: str, *, debug: bool = False) -> None:
     _install(handler, debug=debug)
 
 
-def log_to_stderr(*, debug: bool = False) -> None:
-    """Send all log records to standard error, as a person in a terminal wants them."""
+def log_to_stderr_stream(*, debug: bool = False) -> None:
+    """Send all log records to standard error with their priority; see sd-daemon(3)."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_PriorityFormatter("%(message)s"))
     _install(handler, debug=debug)
+
+
+class _PriorityFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next(number for level, number in _PRIORITIES if record.levelno >= level)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
 
 
 def redirect_output(identifier: str) -> None:

@@ -15,8 +15,16 @@ __all__ = ["keep_watchdog", "notify", "remove_stored", "store", "stored", "watch
 
 
 def notify(**fields: str | int) -> None:
-    """Send ``FIELD=value`` lines in one datagram, e.g. ``notify(READY=1, STATUS="serving")``."""
-    daemon.notify("\n".join(f"{key}={value}" for key, value in fields.items()))
+    """Send ``FIELD=value`` lines in one datagram, e.g. ``notify(READY=1, STATUS="serving")``.
+
+    A value cannot smuggle in a field of its own: PID 1 obeys ``MAINPID=`` and ``WATCHDOG=trigger``
+    of a root process.
+    """
+    daemon.notify("\n".join(f"{key}={_one_line(value)}" for key, value in fields.items()))
+
+
+def _one_line(value: str | int) -> str:
+    return "".join(each if each.isprintable() else " " for each in str(value))
 
 
 def store(name: str, *descriptors: int) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jeepney import DBusAddress, HeaderFields, MatchRule, Message
+from jeepney.bus_messages import message_bus
 from jeepney.wrappers import DBusErrorResponse
 
 from globus_compute_endpoint.host.bus import Bus
@@ -25,6 +26,13 @@ Properties = list[tuple[str, tuple[str, object]]]
 
 _BUS_NAME = "org.freedesktop.systemd1"
 _MANAGER = DBusAddress("/org/freedesktop/systemd1", _BUS_NAME, "org.freedesktop.systemd1.Manager")
+_OWNER_CHANGED = MatchRule(
+    type="signal",
+    sender=message_bus.bus_name,
+    interface="org.freedesktop.DBus",
+    member="NameOwnerChanged",
+)
+_OWNER_CHANGED.add_arg_condition(0, _BUS_NAME)
 _JOB_TIMEOUT_S = 30.0
 _GONE = ("NoSuchUnit", "UnitNotLoaded", "NoUnitForPID")
 
@@ -50,6 +58,7 @@ class ServiceManager:
 
     def __init__(self) -> None:
         self._bus: Bus
+        self._owner = ""
         self._jobs: dict[str, asyncio.Future[str]] = {}
         self._early_jobs: dict[str, str] = {}
         self._calls_awaiting_job = 0
@@ -59,8 +68,10 @@ class ServiceManager:
     async def connect(cls, on_lost: Callable[[], None]) -> AsyncIterator[ServiceManager]:
         """Connect to the system bus; ``on_lost`` is called should the bus go away."""
         manager = cls()
-        async with Bus.connect("SYSTEM", manager._job_removed, on_lost) as bus:
+        async with Bus.connect("SYSTEM", manager._signal, on_lost) as bus:
             manager._bus = bus
+            await bus.subscribe(_OWNER_CHANGED)
+            (manager._owner,) = await bus.call(message_bus, "GetNameOwner", "s", (_BUS_NAME,))
             await bus.subscribe(
                 MatchRule(
                     type="signal",
@@ -103,6 +114,11 @@ class ServiceManager:
         except DBusErrorResponse as error:
             if not error.name.endswith((*_GONE, "NoSuchProcess")):
                 raise _failed(f"kill {name}", error) from error
+
+    async def clear_unit(self, name: str) -> None:
+        """Kill what is in a unit, and return when it is gone."""
+        await self.kill_unit(name)
+        await self.stop_unit(name)
 
     async def set_properties(self, unit: str, properties: Properties) -> None:
         """Set properties of a unit until the next boot."""
@@ -188,9 +204,19 @@ class ServiceManager:
         finally:
             self._jobs.pop(job, None)
 
+    def _signal(self, message: Message) -> None:
+        """Sort signals; any user of the bus can send us some, straight to our address."""
+        fields = message.header.fields
+        sender, member = fields.get(HeaderFields.sender), fields.get(HeaderFields.member)
+        signature = fields.get(HeaderFields.signature)
+        if sender == message_bus.bus_name and (member, signature) == ("NameOwnerChanged", "sss"):
+            name, _, new = message.body
+            if name == _BUS_NAME:  # systemd executed itself anew
+                self._owner = new
+        elif sender == self._owner and (member, signature) == ("JobRemoved", "uoss"):
+            self._job_removed(message)
+
     def _job_removed(self, message: Message) -> None:
-        if message.header.fields.get(HeaderFields.member) != "JobRemoved":
-            return
         _, path, _, result = message.body
         ended = self._jobs.get(path)
         if ended and not ended.done():

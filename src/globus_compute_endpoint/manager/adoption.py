@@ -5,59 +5,62 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from uuid import UUID
 
 from globus_compute_endpoint.host import notify
-from globus_compute_endpoint.manager.control import Control
-from globus_compute_endpoint.manager.spawner_client import Forked, Tenant
-from globus_compute_endpoint.manager.starts import StartRecords
-from globus_compute_endpoint.manager.user_endpoint import Host, UserEndpoint
+from globus_compute_endpoint.manager.spawner_client import Tenant
+from globus_compute_endpoint.manager.starts import StartRecord, StartRecords
+from globus_compute_endpoint.manager.user_endpoint import Host
 from globus_compute_endpoint.problem import Problem
 from globus_compute_endpoint.spawner.protocol import scope_name
 
-__all__ = ["Adopted", "adopt_user_endpoints"]
+__all__ = ["Kept", "adopt_user_endpoints"]
 
 log = logging.getLogger(__name__)
 
 _PREFIX, _SUFFIX = scope_name(UUID(int=0)).split(str(UUID(int=0)))
 
 
-Adopted = list[UserEndpoint]
+@dataclass(frozen=True)
+class Kept:
+    """Descriptors by which a user endpoint is held; the control socket may be lost."""
+
+    pidfd: int
+    control: int | None
 
 
 async def adopt_user_endpoints(
     manager_unit: str,
     records: StartRecords,
     host: Host,
-    on_end: Callable[[UserEndpoint], None],
-) -> Adopted:
-    """All that live, by their scopes and by the records which only root can fasten to them.
+    adopt: Callable[[UUID, StartRecord, Tenant, Kept], None],
+) -> None:
+    """Call ``adopt`` for each that lives, by the scopes there are and the records that only root
+    can fasten to them.
 
     Start records whose user endpoint is gone are removed: the web services ask again for one which
-    has work. Descriptors of no use are closed.
+    has work. Raises Problem where it cannot be told who lives; then nothing was given up.
     """
     kept = notify.stored()
-    adopted = []
-    for scope in await host.systemd.active_units(f"{_PREFIX}*{_SUFFIX}"):
+    scopes = await host.systemd.active_units(f"{_PREFIX}*{_SUFFIX}")
+    tenants = {scope: await _who_lives_in(scope, manager_unit, host) for scope in scopes}
+    spoken_for = set()
+    for scope, tenant in tenants.items():
         endpoint_id = _endpoint_id(scope)
-        if endpoint_id is None:
+        if endpoint_id is None or tenant is None or tenant.record.endpoint_id != endpoint_id:
             continue
-        tenant = await _who_lives_in(scope, manager_unit, host)
+        spoken_for.add(endpoint_id)
         record = records.read(endpoint_id)
-        if tenant is None:
-            continue
-        pidfd = _pidfd(tenant, kept.pop(f"pidfd.{endpoint_id}", None))
-        if record is None or pidfd is None:
+        held = _hold(endpoint_id, tenant, kept)
+        if record is None or held is None:
             log.warning("nobody knows what %s is for, stopping it", scope)
-            await host.systemd.stop_unit(scope)
-            continue
-        control = _control(endpoint_id, kept.pop(f"control.{endpoint_id}", None))
-        forked = Forked(tenant.record.pid, pidfd)
-        adopted.append(UserEndpoint(record, tenant.record.uid, forked, control, on_end))
-    _forget_the_rest(kept, records, {endpoint.endpoint_id for endpoint in adopted})
-    return adopted
+            await host.systemd.clear_unit(scope)
+            records.remove(endpoint_id)
+        else:
+            adopt(endpoint_id, record, tenant, held)
+    _forget_the_rest(kept, records, spoken_for)
 
 
 def _endpoint_id(scope: str) -> UUID | None:
@@ -72,31 +75,36 @@ async def _who_lives_in(scope: str, manager_unit: str, host: Host) -> Tenant | N
     for pid in await host.systemd.processes_of(scope):
         try:
             tenant = await host.spawner.identify(pid)
-        except Problem:  # that process has just ended
+        except Problem as problem:
+            if problem.code != "SPAWNER_FAILED":  # not this process's end, but the spawner's
+                raise
             continue
         return tenant if tenant and tenant.record.manager == manager_unit else None
     return None
 
 
-def _pidfd(tenant: Tenant, kept: int | None) -> int | None:
+def _hold(endpoint_id: UUID, tenant: Tenant, kept: dict[str, int]) -> Kept | None:
     """Hold on to the main process; None where it is gone and nobody kept a descriptor."""
-    if kept is not None:
-        return kept
+    control = kept.pop(f"control.{endpoint_id}", None)
+    pidfd = kept.pop(f"pidfd.{endpoint_id}", None)
     try:
-        return os.pidfd_open(tenant.record.pid) if tenant.is_alive else None
+        if pidfd is None and tenant.is_alive:
+            pidfd = os.pidfd_open(tenant.record.pid)
     except ProcessLookupError:
-        return None
+        log.info("user endpoint %s has just ended", endpoint_id)
+    if pidfd is not None:
+        return Kept(pidfd, control)
+    if control is not None:
+        os.close(control)
+        notify.remove_stored(f"control.{endpoint_id}")
+    return None
 
 
-def _control(endpoint_id: UUID, kept: int | None) -> Control | None:
-    return Control(endpoint_id, socket.socket(fileno=kept)) if kept is not None else None
-
-
-def _forget_the_rest(kept: dict[str, int], records: StartRecords, adopted: set[UUID]) -> None:
+def _forget_the_rest(kept: dict[str, int], records: StartRecords, spoken_for: set[UUID]) -> None:
     for name, descriptor in kept.items():
         os.close(descriptor)
         notify.remove_stored(name)
     for endpoint_id in records:
-        if endpoint_id not in adopted:
+        if endpoint_id not in spoken_for:
             log.info("user endpoint %s is gone, forgetting its start record", endpoint_id)
             records.remove(endpoint_id)

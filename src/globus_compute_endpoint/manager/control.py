@@ -22,7 +22,7 @@ __all__ = ["Control", "UserEndpointStatus"]
 log = logging.getLogger(__name__)
 
 _MAX_STATUS = 1024
-_MAX_QUEUED_ORDERS = 64
+_MAX_QUEUED_ORDERS = 8  # one that does not read them is cut off, and goes on without us
 
 
 class UserEndpointStatus(BaseModel):

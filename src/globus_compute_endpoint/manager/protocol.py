@@ -86,7 +86,7 @@ class Start(_Frame):
     type: Literal["start"] = "start"
     number: int
     endpoint_id: UUID
-    name: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9_.-]+$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
     effective_identity: UUID
     identities: Annotated[tuple[Identity, ...], Field(max_length=_MAX_IDENTITIES)]
 
@@ -96,7 +96,7 @@ class Status(_Frame):
 
     type: Literal["status"] = "status"
     ready: bool
-    text: _Text
+    text: Annotated[_Text, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
     endpoint_id: UUID | None = None
 
 
@@ -139,7 +139,8 @@ _FROM_MANAGER: TypeAdapter[FromManager] = TypeAdapter(
 
 def pack(frame: FromGateway | FromManager, blob: bytes = b"") -> bytes:
     """A frame and its blob as one packet."""
-    return json.dumps(frame.model_dump(mode="json")).encode() + b"\n" + blob
+    head = json.dumps(frame.model_dump(mode="json"), ensure_ascii=False)
+    return head.encode(errors="replace") + b"\n" + blob
 
 
 def parse_from_gateway(packet: bytes) -> tuple[FromGateway, bytes]:

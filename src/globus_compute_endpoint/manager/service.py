@@ -33,6 +33,13 @@ log = logging.getLogger(__name__)
 
 _READY_AT_LAST_S = 30.0
 _STOP_JOBS = ("stop",)
+_MAX_STARTS = 64
+_TOO_BUSY = Problem(
+    "TOO_BUSY",
+    "too many user endpoints are being started at once",
+    "submit again in a minute",
+    ExitStatus.TEMPORARY,
+)
 
 
 def run_manager(paths: EndpointPaths) -> int:
@@ -82,9 +89,9 @@ class _Service:
             self._supervisor = Supervisor(
                 self._settings, self._mapping, records, host, self._tell_gateway
             )
-            unit = self._paths.manager_unit
-            for endpoint in await adopt_user_endpoints(unit, records, host, self._supervisor.died):
-                self._supervisor.adopt(endpoint)
+            await adopt_user_endpoints(
+                self._paths.manager_unit, records, host, self._supervisor.adopt
+            )
             async with self._serving():
                 problem = await self._over
                 await self._stop(problem)
@@ -109,6 +116,9 @@ class _Service:
 
     def start(self, frame: Start, blob: bytes) -> None:
         """See :class:`GatewayUser`."""
+        if len(self._starts) >= _MAX_STARTS:  # our own gateway never has as many unanswered
+            self._link.answer(frame.number, ProblemFields.of(_TOO_BUSY))
+            return
         task = asyncio.create_task(self._carry_out(frame, blob))
         self._starts.add(task)
         task.add_done_callback(self._starts.discard)
@@ -197,7 +207,9 @@ class _Service:
             log.error("%s", problem, extra={"GC_PROBLEM": problem.code})
             return
         self._supervisor.stopping = True
-        await asyncio.gather(*self._starts)
+        for start in self._starts:
+            start.cancel()  # unanswered: the gateway asks our successor again
+        await asyncio.gather(*self._starts, return_exceptions=True)
         job = await self._systemd.pending_job_type(self._paths.manager_unit)
         if job in _STOP_JOBS:
             await self._supervisor.stop_all()

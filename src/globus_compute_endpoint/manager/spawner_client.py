@@ -6,15 +6,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
 from pydantic import ValidationError
 
+from globus_compute_endpoint.backoff import Backoff
 from globus_compute_endpoint.host import packets
 from globus_compute_endpoint.host.privileges import LocalUser
-from globus_compute_endpoint.problem import Problem
+from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.spawner.protocol import (
     Answer,
     Identify,
@@ -30,6 +33,9 @@ __all__ = ["Forked", "SpawnerClient", "Tenant"]
 
 log = logging.getLogger(__name__)
 
+_LOOK_UPS_AT_ONCE = 8
+_CONNECT_PATIENCE_S = 20.0
+_RETRY_INITIAL_S, _RETRY_MAXIMUM_S = 0.1, 1.0
 _ANSWER_TIMEOUT_S = 15.0  # above the spawner's own deadline for a look-up
 
 
@@ -57,6 +63,7 @@ class SpawnerClient:
         self._numbers = itertools.count(1)
         self._channel: packets.PacketChannel | None = None
         self._connecting = asyncio.Lock()
+        self._look_ups = asyncio.Semaphore(_LOOK_UPS_AT_ONCE)
         self._waiting: dict[int, asyncio.Future[tuple[Answer, list[int]]]] = {}
 
     def next_number(self) -> int:
@@ -65,7 +72,8 @@ class SpawnerClient:
 
     async def look_up(self, uname: str) -> LocalUser | None:
         """A local user by name; None where it is nobody."""
-        answer, _ = await self._ask(LookUp(number=self.next_number(), uname=uname))
+        async with self._look_ups:
+            answer, _ = await self._ask(LookUp(number=self.next_number(), uname=uname))
         return answer.user
 
     async def spawn(self, request: Spawn, document: int, control: int) -> Forked:
@@ -119,16 +127,26 @@ class SpawnerClient:
     async def _connected(self) -> packets.PacketChannel:
         async with self._connecting:
             if self._channel is None or not self._channel.is_open:
-                try:
-                    connection = await packets.connect(self._path)
-                except OSError as error:
+                connection = await self._connect()
+                self._channel = packets.PacketChannel(connection, self._answered, self._lost)
+            return self._channel
+
+    async def _connect(self) -> socket.socket:
+        """Wait out a restart of the spawner, which takes a few seconds."""
+        backoff = Backoff(_RETRY_INITIAL_S, _RETRY_MAXIMUM_S)
+        deadline = time.monotonic() + _CONNECT_PATIENCE_S
+        while True:
+            try:
+                return await packets.connect(self._path)
+            except OSError as error:
+                if time.monotonic() > deadline:
                     raise Problem(
                         "SPAWNER_UNREACHABLE",
                         f"cannot reach the spawner: {error}",
                         "see: systemctl status 'globus-compute-endpoint-spawner@*'",
+                        ExitStatus.TEMPORARY,
                     ) from error
-                self._channel = packets.PacketChannel(connection, self._answered, self._lost)
-            return self._channel
+            await asyncio.sleep(backoff.next())
 
     def _answered(self, packet: packets.Packet) -> None:
         try:

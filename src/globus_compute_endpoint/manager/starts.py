@@ -52,10 +52,10 @@ class StartRecords:
             ) from error
 
     def read(self, endpoint_id: UUID) -> StartRecord | None:
-        """The record; None where there is none that can be read."""
+        """The record; None where there is none, or none that makes sense. Raises OSError."""
         try:
             frame, blob = parse_from_gateway(self._path(endpoint_id).read_bytes())
-        except (OSError, ValidationError):
+        except (FileNotFoundError, ValidationError):
             return None
         return StartRecord(frame, blob) if isinstance(frame, Start) else None
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import time
 from collections.abc import Callable
 from uuid import UUID
@@ -13,9 +14,12 @@ from weakref import WeakValueDictionary
 
 from globus_compute_endpoint.config.manager import ManagerSettings
 from globus_compute_endpoint.host.privileges import LocalUser
-from globus_compute_endpoint.manager.authorize import authorize
+from globus_compute_endpoint.manager.adoption import Kept
+from globus_compute_endpoint.manager.authorize import Approved, authorize
+from globus_compute_endpoint.manager.control import Control
 from globus_compute_endpoint.manager.mapping import IdentityMapping
 from globus_compute_endpoint.manager.protocol import ProblemFields
+from globus_compute_endpoint.manager.spawner_client import Forked, Tenant
 from globus_compute_endpoint.manager.starts import StartRecord, StartRecords
 from globus_compute_endpoint.manager.user_endpoint import (
     End,
@@ -55,6 +59,7 @@ class Supervisor:
         self._tell_gateway = tell_gateway
         self._running: dict[UUID, UserEndpoint] = {}
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self._starting: dict[UUID, int] = {}  # the uids
         self._last_command: dict[UUID, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.manager_id: UUID | None = None
@@ -74,16 +79,21 @@ class Supervisor:
         async with self._lock(endpoint_id):
             running = self._running.get(endpoint_id)
             if running and running.is_alive():
-                self._refresh(running, record)
+                await self._refresh(running, record)
             else:
                 if running:
                     await self._bury(running)
                 await self._start_new(record)
             self._last_command[endpoint_id] = time.monotonic()
 
-    def adopt(self, endpoint: UserEndpoint) -> None:
+    def adopt(self, endpoint_id: UUID, record: StartRecord, tenant: Tenant, kept: Kept) -> None:
         """Supervise a user endpoint which an earlier instance of this manager started."""
-        self._running[endpoint.endpoint_id] = endpoint
+        control = None
+        if kept.control is not None:
+            control = Control(endpoint_id, socket.socket(fileno=kept.control))
+        forked = Forked(tenant.record.pid, kept.pidfd)
+        endpoint = UserEndpoint(record, tenant.record.uid, forked, control, self.died)
+        self._running[endpoint_id] = endpoint
         log.info(
             "adopted user endpoint %s, process %d",
             endpoint.endpoint_id,
@@ -100,7 +110,10 @@ class Supervisor:
                 endpoint.control.stop()
         await _all_ended(endpoints, _STOP_TIMEOUT_S)
         names = [scope_name(endpoint.endpoint_id) for endpoint in endpoints]
-        await asyncio.gather(*(self._host.systemd.kill_unit(name) for name in names))
+        kills = (self._host.systemd.kill_unit(name) for name in names)
+        for error in await asyncio.gather(*kills, return_exceptions=True):
+            if error:
+                log.error("could not end a user endpoint: %s", error)
         await _all_ended(endpoints, _KILL_TIMEOUT_S)
         await asyncio.gather(*self._tasks)
 
@@ -110,21 +123,32 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _refresh(self, running: UserEndpoint, record: StartRecord) -> None:
+    async def _refresh(self, running: UserEndpoint, record: StartRecord) -> None:
+        """The right to use it is checked anew: the blob decides where its tasks come from."""
+        approved = await self._authorize(record)
+        if approved.user.uid != running.uid:
+            raise Problem(
+                "USER_ENDPOINT_OF_ANOTHER",
+                "this user endpoint runs as another local user",
+                "stop it first, or wait until it is idle",
+                ExitStatus.UNAVAILABLE,
+            )
         self._records.write(record)
         running.record = record
         if running.control:
             running.control.renew_credentials(record.blob)
+
+    async def _authorize(self, record: StartRecord) -> Approved:
+        return await authorize(record, self._mapping, self._host.spawner, self._settings.config)
 
     async def _start_new(self, record: StartRecord) -> None:
         assert self.manager_id is not None  # a gateway that sends starts has registered
         start = record.start
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
-                approved = await authorize(
-                    record, self._mapping, self._host.spawner, self._settings.config
-                )
+                approved = await self._authorize(record)
                 self._check_numbers(approved.user)
+                self._starting[start.endpoint_id] = approved.user.uid
                 self._records.write(record)
                 endpoint = await start_user_endpoint(
                     approved, self._settings, self.manager_id, self._host, self.died
@@ -140,6 +164,8 @@ class Supervisor:
         except BaseException:
             self._records.remove(start.endpoint_id)
             raise
+        finally:
+            self._starting.pop(start.endpoint_id, None)
         self._running[start.endpoint_id] = endpoint
         log.info(
             "started user endpoint %s as %s (uid %d), process %d, for %s",
@@ -153,11 +179,12 @@ class Supervisor:
 
     def _check_numbers(self, user: LocalUser) -> None:
         config = self._settings.config
-        of_user = sum(endpoint.uid == user.uid for endpoint in self._running.values())
-        if of_user >= config.max_user_endpoints_per_user or self.count >= config.max_user_endpoints:
+        uids = [endpoint.uid for endpoint in self._running.values()] + [*self._starting.values()]
+        of_user = uids.count(user.uid)
+        if of_user >= config.max_user_endpoints_per_user or len(uids) >= config.max_user_endpoints:
             raise Problem(
                 "TOO_MANY_USER_ENDPOINTS",
-                f"{of_user} user endpoints of yours and {self.count} in all run here already",
+                f"{of_user} user endpoints of yours and {len(uids)} in all run here already",
                 "use fewer different user_endpoint_config values, or wait until some are idle",
                 ExitStatus.UNAVAILABLE,
             )

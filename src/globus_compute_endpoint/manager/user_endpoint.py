@@ -93,9 +93,8 @@ class UserEndpoint:
         scope = scope_name(self.endpoint_id)
         scope_end = await host.systemd.scope_result(scope)
         wait_status = await self._wait_status(host.spawner)
-        # What it left behind serves nobody any more, and could hold the stop up for long.
-        await host.systemd.kill_unit(scope)
-        await host.systemd.stop_unit(scope)
+        # What it left behind serves nobody any more, and could hold a polite stop up for long.
+        await host.systemd.clear_unit(scope)
         state = self.control.last.state if self.control else "running"
         result = scope_end.result if scope_end else "success"
         return _judge(state, wait_status, result)
@@ -167,23 +166,30 @@ async def start_user_endpoint(
     control = Control(start.endpoint_id, ours)
     endpoint = UserEndpoint(approved.record, user.uid, forked, control, on_end)
     try:
-        await _place_and_release(endpoint, user, settings, host)
+        await _place(endpoint, user, settings, host)
+    except BaseException:
+        # The child hears the control socket close. Its scope, if there is one of that name, may be
+        # another's.
+        endpoint.let_go()
+        raise
+    try:
+        endpoint.keep_across_restarts()
+        await _release(endpoint, host)
     except BaseException:
         endpoint.let_go()
-        await host.systemd.stop_unit(scope_name(start.endpoint_id))
+        await host.systemd.clear_unit(scope_name(start.endpoint_id))
         raise
-    endpoint.keep_across_restarts()
     return endpoint
 
 
-async def _place_and_release(
+async def _place(
     endpoint: UserEndpoint,
     user: LocalUser,
     settings: ManagerSettings,
     host: Host,
 ) -> None:
     control = settings.config.resource_control
-    await host.systemd.set_properties(slice_name(user.uid), control.user.properties())
+    await host.systemd.set_properties(slice_name(user.uid), control.user.all_properties())
     start = endpoint.record.start
     properties: Properties = [
         ("Description", ("s", f"Globus Compute user endpoint {start.endpoint_id} ({user.uname})")),
@@ -193,10 +199,13 @@ async def _place_and_release(
         *control.endpoint.properties(),
     ]
     await host.systemd.start_scope(scope_name(start.endpoint_id), endpoint.pid, properties)
+
+
+async def _release(endpoint: UserEndpoint, host: Host) -> None:
     # A zombie would leave its scope active for ever: no process, and no event to end it.
     if not endpoint.is_alive():
         raise Problem("CHILD_DIED", "the forked child ended before its scope was ready")
-    await host.spawner.release(start.endpoint_id)
+    await host.spawner.release(endpoint.endpoint_id)
 
 
 def _launch_document(approved: Approved, settings: ManagerSettings, manager_id: UUID) -> bytes:
@@ -223,6 +232,9 @@ def _launch_document(approved: Approved, settings: ManagerSettings, manager_id: 
         },
         "amqp_port": config.amqp_port,
         "debug": config.debug,
+        "allowed_functions": [str(each) for each in config.allowed_functions]
+        if config.allowed_functions is not None
+        else None,
         "state_directory": str(state_directory(user.uid, start.endpoint_id)),
     }
     return json.dumps(ours).encode() + b"\n" + approved.record.blob

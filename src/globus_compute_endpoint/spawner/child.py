@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pwd
+import select
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +45,9 @@ def run_child(request: Spawn, barrier: Barrier) -> int:
     gc.freeze()
     setproctitle(f"Globus Compute Endpoint ({request.endpoint_id}, {request.name}) [starting]")
     _keep_only(barrier)
-    if os.read(barrier.reader, 1) != b"G":
-        return ExitStatus.TEMPORARY  # the manager gave up, or the spawner died
-    os.close(barrier.reader)
     privileges.reset_signals()
+    if not _released(barrier):
+        return ExitStatus.TEMPORARY
     os.setsid()
     try:
         _prepare(request)
@@ -59,6 +59,17 @@ def run_child(request: Spawn, barrier: Barrier) -> int:
         log.error("%s", problem, extra={"GC_ENDPOINT_ID": str(request.endpoint_id)})
         return problem.exit_status
     return _launch(document, barrier.control)
+
+
+def _released(barrier: Barrier) -> bool:
+    """Wait for the release; False where the manager gave us up, or the spawner died."""
+    poller = select.poll()
+    poller.register(barrier.reader, select.POLLIN)
+    poller.register(barrier.control, 0)  # a hang-up is always reported
+    ready = dict(poller.poll())
+    released = barrier.reader in ready and os.read(barrier.reader, 1) == b"G"
+    os.close(barrier.reader)
+    return released
 
 
 def _keep_only(barrier: Barrier) -> None:

@@ -67,7 +67,13 @@ class Children:
         if pid == 0:
             _run_and_exit(request, Barrier(reader, document, control))
         os.close(reader)
-        child = Child(request, pid, os.pidfd_open(pid), writer, owner)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            os.close(writer)  # which ends the child
+            os.waitpid(pid, 0)
+            raise
+        child = Child(request, pid, pidfd, writer, owner)
         self._alive[request.endpoint_id] = child
         return child
 

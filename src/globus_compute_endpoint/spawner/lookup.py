@@ -23,7 +23,8 @@ from globus_compute_endpoint.host.privileges import LocalUser
 __all__ = ["UserLookUp", "look_up"]
 
 _DEADLINE_S = 10.0
-_MAX_ANSWER = 65536
+_MAX_ANSWER = 1 << 20  # a user may be in thousands of groups
+_CHUNK = 65536
 _LOCAL_USER: TypeAdapter[LocalUser | None] = TypeAdapter(LocalUser | None)
 
 
@@ -40,15 +41,20 @@ def look_up(uname: str) -> LocalUser | None:
         gid=entry.pw_gid,
         groups=groups,
         group_names=tuple(_group_name(gid) for gid in groups),
-        gecos=entry.pw_gecos,
+        gecos=_text(entry.pw_gecos),
         home=entry.pw_dir,
         shell=entry.pw_shell,
     )
 
 
+def _text(value: str) -> str:
+    """Users write their own gecos field; what is not UTF-8 in it could not be passed on."""
+    return value.encode(errors="surrogateescape").decode(errors="replace")
+
+
 def _group_name(gid: int) -> str:
     try:
-        return grp.getgrgid(gid).gr_name
+        return _text(grp.getgrgid(gid).gr_name)
     except KeyError:  # groups without an entry are common on clusters
         return str(gid)
 
@@ -68,7 +74,7 @@ class UserLookUp:
         """The answer, once it can be read or the deadline passed. Raises TimeoutError, OSError."""
         late = time.monotonic() >= self.deadline
         try:
-            data = b"" if late else os.read(self.descriptor, _MAX_ANSWER)
+            data = b"" if late else self._read()
         finally:
             os.close(self.descriptor)
             os.kill(self._pid, signal.SIGKILL)  # not yet reaped, so the pid is still its own
@@ -78,6 +84,15 @@ class UserLookUp:
         if not data:
             raise OSError("the look-up of the local user crashed")
         return _LOCAL_USER.validate_json(data)
+
+    def _read(self) -> bytes:
+        """All of it; the child may need several turns, but not past its deadline."""
+        data = b""
+        while chunk := os.read(self.descriptor, _CHUNK):
+            data += chunk
+            if len(data) > _MAX_ANSWER or time.monotonic() >= self.deadline:
+                raise OSError("the user database answered too much")
+        return data
 
 
 def _answer_and_exit(uname: str, writer: int) -> None:

@@ -37,6 +37,7 @@ __all__ = ["Server"]
 log = logging.getLogger(__name__)
 
 _ROOT = 0
+_MAX_LOOK_UPS = 32
 
 
 @dataclass
@@ -89,7 +90,11 @@ class Server:
         os.read(self._wakeup, 4096)
 
     def _accept(self, _: socket.socket) -> None:
-        connection, _address = self._listener.accept()
+        try:
+            connection, _address = self._listener.accept()
+        except OSError as error:
+            log.error("cannot accept a connection: %s", error)
+            return
         peer = packets.peer_of(connection)
         unit = _unit_or_nothing(peer.pid)
         if peer.uid != _ROOT or unit != self._manager_unit:
@@ -152,12 +157,14 @@ class Server:
                     answer = Answer(number=request.number, wait_status=status)
                 case Identify():
                     answer = _identify(request)
-        except (Problem, OSError, LookupError) as error:
+        except (Problem, OSError, LookupError, ValueError) as error:
             log.error("%s refused: %s", request.operation, error)
             answer = Answer(number=request.number, problem=_as_fields(error))
         self._send(connection, answer, descriptors)
 
     def _look_up(self, request: LookUp, connection: socket.socket) -> None:
+        if len(self._look_ups) >= _MAX_LOOK_UPS:
+            raise Problem("TOO_BUSY", "too many users are being looked up at once")
         look_up = UserLookUp(request.uname)
         pending = _PendingLookUp(request.number, connection, look_up)
         self._look_ups.append(pending)
@@ -166,12 +173,14 @@ class Server:
         )
 
     def _looked_up(self, pending: _PendingLookUp) -> None:
+        if pending not in self._look_ups:
+            return  # its manager went away meanwhile
         self._look_ups.remove(pending)
         self._selector.unregister(pending.look_up.descriptor)
         try:
             user = pending.look_up.finish()
             answer = Answer(number=pending.number, user=user)
-        except OSError as error:  # TimeoutError is one
+        except (OSError, ValueError) as error:  # TimeoutError is one
             answer = Answer(number=pending.number, problem=_as_fields(error))
         self._send(pending.connection, answer)
 

@@ -70,7 +70,9 @@ def _load_and_fork(pid_writer: int) -> None:
 
 
 def _serve(paths: EndpointPaths) -> int:
-    journal.log_to_journal("globus-compute-endpoint-spawner")
+    # Not the journal's own protocol: its socket would be opened once and inherited by all that is
+    # forked, where the number of the closed descriptor would soon be something else.
+    journal.log_to_stderr_stream()
     threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208 - a count, not paths
     if threads != 1:
         raise Problem("ZYGOTE_HAS_THREADS", f"the zygote has {threads} threads instead of one")

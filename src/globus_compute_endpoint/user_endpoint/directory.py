@@ -79,6 +79,10 @@ class EndpointDirectory:
         except OSError as error:
             raise _cannot_write(path, error) from error
 
+    def lock_file(self, where: Path | None = None) -> Path:
+        """Return the path of the lock, which holds the pid of the instance."""
+        return (where or self.path) / "daemon.pid"
+
     def lock(self, where: Path | None = None) -> IO[str]:
         """Take the lock which keeps a second instance away; the open file holds it.
 
@@ -88,7 +92,7 @@ class EndpointDirectory:
         Raises:
             Problem: another instance runs (CANNOT_CREATE).
         """
-        path = (where or self.path) / "daemon.pid"
+        path = self.lock_file(where)
         try:
             held = path.open("a+")
         except OSError as error:

@@ -58,6 +58,7 @@ class LaunchDocument(BaseModel):
     mapped_identity: dict[str, Any] = {}
     amqp_port: Port | None = None
     debug: bool = False
+    allowed_functions: tuple[UUID, ...] | None = None
     state_directory: Path | None = None
 
 
@@ -72,19 +73,22 @@ def launch(document: bytes, control: socket.socket | None) -> int:
     except ValidationError as error:
         fields = ", ".join(f"{item['loc']}: {item['type']}" for item in error.errors())
         log.error("The document to start from is malformed: %s", fields)
-        conversation.tell("failed", 0)
-        return int(ExitStatus.DATA)
+        return int(ExitStatus.DATA)  # the manager tells the researcher, since we say nothing
+    told = True
     try:
         status = _launch(parsed, conversation)
     except Problem as problem:
         log.error("Cannot start, or go on: %s", problem, exc_info=parsed.debug)
         status = int(problem.exit_status)
-        _give_notice(parsed, str(problem))
+        told = _give_notice(parsed, str(problem))
     except Exception:  # the boundary: the researcher is told that something broke, the log what
         log.exception("The user endpoint has broken down")
         status = int(ExitStatus.INTERNAL)
-        _give_notice(parsed, "the user endpoint has broken down: its administrator's log says why")
-    conversation.tell("stopped" if status == 0 else "failed", 0)
+        told = _give_notice(
+            parsed, "the user endpoint has broken down: its administrator's log says why"
+        )
+    if told:
+        conversation.tell("stopped" if status == 0 else "failed", 0)
     conversation.close()
     return status
 
@@ -139,7 +143,11 @@ def _launch(document: LaunchDocument, control: Control) -> int:
             config=config,
             process_title=title,
         )
-        serve(settings, control)
+        try:
+            serve(settings, control)
+        finally:
+            if document.state_directory is not None:  # whose owner removes it when it is empty
+                directory.lock_file(document.state_directory).unlink(missing_ok=True)
     return 0
 
 
@@ -156,6 +164,8 @@ def _config(document: LaunchDocument) -> UserEndpointConfig:
     config = validate(UserEndpointConfig, load_yaml(text, source), source)
     if config.amqp_port is None and document.amqp_port is not None:
         config = config.model_copy(update={"amqp_port": document.amqp_port})
+    if document.allowed_functions is not None:  # the administrator's word, not the template's
+        config = config.model_copy(update={"allowed_functions": document.allowed_functions})
     return config
 
 
@@ -172,7 +182,8 @@ def _set_environment(document: LaunchDocument) -> None:
             os.environ[variable] = value
 
 
-def _give_notice(document: LaunchDocument, message: str) -> None:
+def _give_notice(document: LaunchDocument, message: str) -> bool:
+    """Tell the services; return whether the broker has confirmed it."""
     state = {"error": message, "heartbeat_period": _NOTICE_PERIOD}
     report = status_report(str(document.endpoint_id), state)
     notice = publish_once(
@@ -186,3 +197,5 @@ def _give_notice(document: LaunchDocument, message: str) -> None:
         asyncio.run(notice)
     except (TimeoutError, Unroutable, OSError) as error:
         log.error("The services could not be told of the failure: %s", error)
+        return False
+    return True

@@ -8,7 +8,8 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from ..amqp import Backoff, Publisher, Unroutable
+from ..amqp import Publisher, Unroutable
+from ..backoff import Backoff
 
 __all__ = ["ResultPublisher"]
 

@@ -8,6 +8,7 @@ from globus_compute_endpoint.manager.protocol import (
     Identity,
     ProblemFields,
     Start,
+    Status,
     pack,
     parse_from_gateway,
 )
@@ -65,3 +66,8 @@ def test_a_problem_is_cut_to_fit_its_frame():
     fields = ProblemFields.of(Problem("CODE", "x" * 100_000, "y" * 5000, ExitStatus.DATA))
     assert len(fields.message) == 8192
     assert fields.exit_status == 65
+
+
+def test_a_status_is_one_line():
+    with pytest.raises(ValidationError):
+        Status(ready=True, text="x\nWATCHDOG=trigger")
