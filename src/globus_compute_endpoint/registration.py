@@ -24,10 +24,10 @@ from globus_sdk.token_storage import MemoryTokenStorage
 from globus_sdk.transport import RequestsTransport, RetryConfig
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from . import __version__
-from .amqp.queue_info import QueueInfo, ResultQueueInfo
-from .config.common import CommonConfig
-from .problem import ExitStatus, Problem
+from globus_compute_endpoint import __version__
+from globus_compute_endpoint.amqp.queue_info import QueueInfo, ResultQueueInfo
+from globus_compute_endpoint.config.common import CommonConfig
+from globus_compute_endpoint.problem import ExitStatus, Problem
 
 __all__ = [
     "QueueInfo",

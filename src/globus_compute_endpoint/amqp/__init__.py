@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """AMQP on one asyncio loop: a connection that comes back, a consumer, a confirmed publisher."""
 
-from .connection import ChannelUser, Connection, parameters
-from .consumer import Consumer, Delivery
-from .publisher import Publisher, Unroutable, publish_once
-from .queue_info import QueueInfo, ResultQueueInfo
+from globus_compute_endpoint.amqp.connection import ChannelUser, Connection, parameters
+from globus_compute_endpoint.amqp.consumer import Consumer, Delivery
+from globus_compute_endpoint.amqp.publisher import Publisher, Unroutable, publish_once
+from globus_compute_endpoint.amqp.queue_info import QueueInfo, ResultQueueInfo
 
 __all__ = [
     "ChannelUser",

@@ -17,8 +17,8 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 from pydantic import SecretStr
 
-from ..backoff import Backoff
-from .queue_info import describe
+from globus_compute_endpoint.amqp.queue_info import describe
+from globus_compute_endpoint.backoff import Backoff
 
 __all__ = ["ChannelUser", "Connection", "parameters"]
 

@@ -12,8 +12,8 @@ from typing import Any
 from pika.channel import Channel
 from pika.spec import Basic, BasicProperties
 
-from .connection import Connection
-from .queue_info import PublishKwargs, ResultQueueInfo
+from globus_compute_endpoint.amqp.connection import Connection
+from globus_compute_endpoint.amqp.queue_info import PublishKwargs, ResultQueueInfo
 
 __all__ = ["Publisher", "Unroutable", "publish_once"]
 

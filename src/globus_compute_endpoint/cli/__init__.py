@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from .. import __version__
-from ..problem import ExitStatus, Problem
+from globus_compute_endpoint import __version__
+from globus_compute_endpoint.problem import ExitStatus, Problem
 
 __all__ = ["cli", "main"]
 

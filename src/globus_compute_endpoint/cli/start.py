@@ -11,15 +11,15 @@ import click
 from pydantic import BaseModel, ConfigDict, ValidationError
 from setproctitle import setproctitle
 
-from ..config.loading import load_file, load_yaml, validate
-from ..config.user_endpoint import UserEndpointConfig
-from ..host.paths import endpoint_paths
-from ..problem import ExitStatus, Problem
-from ..user_endpoint.control import Control, UserEndpointQueues
-from ..user_endpoint.directory import EndpointDirectory
-from ..user_endpoint.launch import process_title, serve
-from ..user_endpoint.logs import log_to, log_to_stderr
-from ..user_endpoint.service import Settings
+from globus_compute_endpoint.config.loading import load_file, load_yaml, validate
+from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
+from globus_compute_endpoint.host.paths import endpoint_paths
+from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.user_endpoint.control import Control, UserEndpointQueues
+from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
+from globus_compute_endpoint.user_endpoint.launch import process_title, serve
+from globus_compute_endpoint.user_endpoint.logs import log_to, log_to_stderr
+from globus_compute_endpoint.user_endpoint.service import Settings
 
 __all__ = ["start", "start_user_endpoint"]
 
@@ -97,7 +97,7 @@ def _config(directory: EndpointDirectory) -> UserEndpointConfig:
 def _register(
     name: str, directory: EndpointDirectory, config: UserEndpointConfig
 ) -> UserEndpointQueues:
-    from ..registration import RegistrationRequest, WebServices
+    from globus_compute_endpoint.registration import RegistrationRequest, WebServices
 
     metadata = {"endpoint_config": directory.config.read_text()}
     request = RegistrationRequest(name, config, metadata=metadata)

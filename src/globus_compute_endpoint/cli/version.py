@@ -6,7 +6,7 @@ from __future__ import annotations
 import click
 from globus_compute_sdk.version import __version__ as sdk_version
 
-from .. import __version__
+from globus_compute_endpoint import __version__
 
 __all__ = ["version"]
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ..problem import ExitStatus, Problem
+from globus_compute_endpoint.problem import ExitStatus, Problem
 
 __all__ = ["Document", "load_file", "load_yaml", "validate"]
 

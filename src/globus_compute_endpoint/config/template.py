@@ -19,7 +19,7 @@ import referencing
 import referencing.exceptions
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from ..problem import ExitStatus, Problem
+from globus_compute_endpoint.problem import ExitStatus, Problem
 
 __all__ = ["RESERVED", "render_user_config"]
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from .common import CommonConfig
-from .engines import EngineConfig, GlobusComputeEngineConfig
+from globus_compute_endpoint.config.common import CommonConfig
+from globus_compute_endpoint.config.engines import EngineConfig, GlobusComputeEngineConfig
 
 __all__ = ["UserEndpointConfig"]
 

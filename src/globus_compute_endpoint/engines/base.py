@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..problem import Problem
-from ..worker import task as worker
+from globus_compute_endpoint.problem import Problem
+from globus_compute_endpoint.worker import task as worker
 
 __all__ = ["Engine", "EngineContext", "TaskRequest"]
 

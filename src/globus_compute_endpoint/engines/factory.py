@@ -5,10 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..config.engines import EngineConfig, ProcessPoolEngineConfig, ThreadPoolEngineConfig
-from .base import Engine
-from .process_pool import ProcessPoolEngine
-from .thread_pool import ThreadPoolEngine
+from globus_compute_endpoint.config.engines import (
+    EngineConfig,
+    ProcessPoolEngineConfig,
+    ThreadPoolEngineConfig,
+)
+from globus_compute_endpoint.engines.base import Engine
+from globus_compute_endpoint.engines.process_pool import ProcessPoolEngine
+from globus_compute_endpoint.engines.thread_pool import ThreadPoolEngine
 
 __all__ = ["build"]
 
@@ -31,6 +35,8 @@ def build(config: EngineConfig) -> Engine:
         return ProcessPoolEngine(
             config.max_workers, max_retries_on_system_failure=retries, **common
         )
-    from .globus_compute import GlobusComputeEngine  # only this one pays for Parsl
+    from globus_compute_endpoint.engines.globus_compute import (
+        GlobusComputeEngine,  # only this one pays for Parsl
+    )
 
     return GlobusComputeEngine(config, **common)

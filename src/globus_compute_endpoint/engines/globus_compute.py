@@ -16,13 +16,13 @@ from typing import Any
 from parsl.executors.errors import BadStateException, InvalidResourceSpecification
 from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 
-from ..config.engines import GlobusComputeEngineConfig
-from ..problem import ExitStatus, Problem
-from ..worker.shipping import payload
-from .base import Engine, EngineContext, TaskRequest
-from .handoff import Handoff
-from .htex import ExecutorLife, in_thread
-from .htex_options import executor_factory
+from globus_compute_endpoint.config.engines import GlobusComputeEngineConfig
+from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
+from globus_compute_endpoint.engines.handoff import Handoff
+from globus_compute_endpoint.engines.htex import ExecutorLife, in_thread
+from globus_compute_endpoint.engines.htex_options import executor_factory
+from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.worker.shipping import payload
 
 __all__ = ["GlobusComputeEngine"]
 

@@ -20,7 +20,7 @@ import zmq
 from parsl.jobs.states import TERMINAL_STATES, JobState
 from parsl.jobs.strategy import Strategy
 
-from .htex_options import PromptLocalProvider
+from globus_compute_endpoint.engines.htex_options import PromptLocalProvider
 
 __all__ = ["ExecutorLife", "in_thread"]
 

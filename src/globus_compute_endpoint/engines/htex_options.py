@@ -20,8 +20,8 @@ from parsl.executors import HighThroughputExecutor
 from parsl.providers import LocalProvider
 from typeguard import TypeCheckError
 
-from ..config.engines import GlobusComputeEngineConfig
-from ..problem import ExitStatus, Problem
+from globus_compute_endpoint.config.engines import GlobusComputeEngineConfig
+from globus_compute_endpoint.problem import ExitStatus, Problem
 
 __all__ = ["PromptLocalProvider", "executor_factory"]
 

@@ -15,8 +15,8 @@ import signal
 from collections import deque
 from typing import Any
 
-from .base import Engine, EngineContext, TaskRequest
-from .worker_process import WorkerProcess
+from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
+from globus_compute_endpoint.engines.worker_process import WorkerProcess
 
 __all__ = ["ProcessPoolEngine"]
 

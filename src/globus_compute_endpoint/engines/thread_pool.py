@@ -9,12 +9,12 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from ..problem import ExitStatus, Problem
-from ..worker import task as worker
-from .base import Engine, EngineContext, TaskRequest
-from .flight_recorder import FlightRecorder
-from .handoff import Handoff
-from .process_pool import ProcessPoolEngine
+from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
+from globus_compute_endpoint.engines.flight_recorder import FlightRecorder
+from globus_compute_endpoint.engines.handoff import Handoff
+from globus_compute_endpoint.engines.process_pool import ProcessPoolEngine
+from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.worker import task as worker
 
 __all__ = ["ThreadPoolEngine"]
 

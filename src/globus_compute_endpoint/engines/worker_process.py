@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from setproctitle import setproctitle
 
-from ..worker import task as worker
+from globus_compute_endpoint.worker import task as worker
 
 __all__ = ["WorkerProcess", "begin"]
 

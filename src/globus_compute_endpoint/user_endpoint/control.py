@@ -19,7 +19,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from ..amqp import QueueInfo, ResultQueueInfo
+from globus_compute_endpoint.amqp import QueueInfo, ResultQueueInfo
 
 __all__ = ["Control", "Credentials", "Drain", "Frame", "State", "Stop", "UserEndpointQueues"]
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from globus_compute_sdk.sdk.compute_dir import get_compute_dir
 
-from ..problem import ExitStatus, Problem
+from globus_compute_endpoint.problem import ExitStatus, Problem
 
 __all__ = ["EndpointDirectory"]
 

@@ -13,7 +13,7 @@ from uuid import UUID
 from globus_compute_common.messagepack import pack
 from globus_compute_common.messagepack.message_types import EPStatusReport
 
-from ..amqp import Publisher, Unroutable
+from globus_compute_endpoint.amqp import Publisher, Unroutable
 
 __all__ = ["Heartbeat", "IdleWatch", "status_report"]
 

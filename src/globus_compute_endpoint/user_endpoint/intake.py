@@ -14,8 +14,8 @@ from uuid import UUID
 from globus_compute_common.messagepack import unpack
 from globus_compute_common.messagepack.message_types import Task
 
-from ..amqp import Delivery
-from ..engines.base import TaskRequest
+from globus_compute_endpoint.amqp import Delivery
+from globus_compute_endpoint.engines.base import TaskRequest
 
 __all__ = ["NotATask", "read"]
 

@@ -18,20 +18,20 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from setproctitle import setproctitle
 
-from ..amqp import Unroutable, publish_once
-from ..config.common import Port
-from ..config.loading import load_yaml, validate
-from ..config.template import render_user_config
-from ..config.user_endpoint import UserEndpointConfig
-from ..engines.factory import build
-from ..problem import ExitStatus, Problem
-from .control import Control, UserEndpointQueues
-from .directory import EndpointDirectory
-from .heartbeat import status_report
-from .ledger import MemoryLedger
-from .logs import log_to
-from .service import Settings, UserEndpoint
-from .setup import run_script
+from globus_compute_endpoint.amqp import Unroutable, publish_once
+from globus_compute_endpoint.config.common import Port
+from globus_compute_endpoint.config.loading import load_yaml, validate
+from globus_compute_endpoint.config.template import render_user_config
+from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
+from globus_compute_endpoint.engines.factory import build
+from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.user_endpoint.control import Control, UserEndpointQueues
+from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
+from globus_compute_endpoint.user_endpoint.heartbeat import status_report
+from globus_compute_endpoint.user_endpoint.ledger import MemoryLedger
+from globus_compute_endpoint.user_endpoint.logs import log_to
+from globus_compute_endpoint.user_endpoint.service import Settings, UserEndpoint
+from globus_compute_endpoint.user_endpoint.setup import run_script
 
 __all__ = ["LaunchDocument", "launch", "process_title", "serve"]
 

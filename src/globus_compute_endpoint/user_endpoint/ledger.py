@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 
-from ..amqp import Delivery
-from ..engines.base import TaskRequest
+from globus_compute_endpoint.amqp import Delivery
+from globus_compute_endpoint.engines.base import TaskRequest
 
 __all__ = ["Ledger", "MemoryLedger"]
 

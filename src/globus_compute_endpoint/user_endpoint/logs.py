@@ -11,7 +11,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from ..problem import ExitStatus, Problem
+from globus_compute_endpoint.problem import ExitStatus, Problem
 
 __all__ = ["log_to", "log_to_stderr", "quiet_libraries"]
 

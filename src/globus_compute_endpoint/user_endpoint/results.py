@@ -8,8 +8,8 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from ..amqp import Publisher, Unroutable
-from ..backoff import Backoff
+from globus_compute_endpoint.amqp import Publisher, Unroutable
+from globus_compute_endpoint.backoff import Backoff
 
 __all__ = ["ResultPublisher"]
 

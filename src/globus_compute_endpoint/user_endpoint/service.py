@@ -17,17 +17,23 @@ from typing import Any
 
 from globus_compute_sdk.version import __version__ as sdk_version
 
-from .. import __version__
-from ..amqp import Connection, Consumer, Delivery, Publisher, ResultQueueInfo
-from ..config.user_endpoint import UserEndpointConfig
-from ..engines.base import Engine, EngineContext, TaskRequest
-from ..problem import Problem
-from ..worker import task as worker
-from . import intake
-from .control import Control, Credentials, Drain, Stop, UserEndpointQueues
-from .heartbeat import Heartbeat, IdleWatch
-from .ledger import Ledger
-from .results import ResultPublisher
+from globus_compute_endpoint import __version__
+from globus_compute_endpoint.amqp import Connection, Consumer, Delivery, Publisher, ResultQueueInfo
+from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
+from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
+from globus_compute_endpoint.problem import Problem
+from globus_compute_endpoint.user_endpoint import intake
+from globus_compute_endpoint.user_endpoint.control import (
+    Control,
+    Credentials,
+    Drain,
+    Stop,
+    UserEndpointQueues,
+)
+from globus_compute_endpoint.user_endpoint.heartbeat import Heartbeat, IdleWatch
+from globus_compute_endpoint.user_endpoint.ledger import Ledger
+from globus_compute_endpoint.user_endpoint.results import ResultPublisher
+from globus_compute_endpoint.worker import task as worker
 
 __all__ = ["Settings", "UserEndpoint"]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import subprocess
 
-from ..problem import ExitStatus, Problem
+from globus_compute_endpoint.problem import ExitStatus, Problem
 
 __all__ = ["run_script"]
 

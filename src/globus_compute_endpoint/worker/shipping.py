@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from . import task
+from globus_compute_endpoint.worker import task
 
 __all__ = ["payload"]
 
