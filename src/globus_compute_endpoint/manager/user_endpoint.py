@@ -271,7 +271,9 @@ def _explain(wait_status: int | None, scope_result: str) -> Problem:
         reason = f"its process exited with status {os.waitstatus_to_exitcode(wait_status)}"
         hint = "a function which calls os._exit ends a ThreadPoolEngine: use another engine"
     else:
-        reason, hint = "its process ended", "ask the endpoint's administrator to see its journal"
+        # adopted from an earlier manager: its parent, who would know, is gone
+        reason = "its process ended"
+        hint = "a function which calls os._exit ends a ThreadPoolEngine; the journal may tell more"
     return Problem(
         "USER_ENDPOINT_DIED", f"the user endpoint has died: {reason}", hint, ExitStatus.INTERNAL
     )
