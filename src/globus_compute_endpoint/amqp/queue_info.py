@@ -5,10 +5,17 @@ from __future__ import annotations
 
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-__all__ = ["PublishKwargs", "QueueInfo", "ResultQueueInfo", "describe"]
+__all__ = [
+    "PublishKwargs",
+    "QueueInfo",
+    "ResultQueueInfo",
+    "UserEndpointQueues",
+    "describe",
+]
 
 
 def describe(url: SecretStr) -> str:
@@ -56,3 +63,14 @@ class ResultQueueInfo(QueueInfo):
     """A destination to publish to, and how to reach it."""
 
     queue_publish_kwargs: PublishKwargs
+
+
+class UserEndpointQueues(BaseModel):
+    """The queues of one user endpoint, with the credentials for them."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    endpoint_id: UUID
+    task_queue_info: QueueInfo
+    result_queue_info: ResultQueueInfo
+    heartbeat_queue_info: ResultQueueInfo

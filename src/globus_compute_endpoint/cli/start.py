@@ -11,11 +11,12 @@ import click
 from pydantic import BaseModel, ConfigDict, ValidationError
 from setproctitle import setproctitle
 
+from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
 from globus_compute_endpoint.config.loading import load_file, load_yaml, validate
 from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
 from globus_compute_endpoint.host.paths import endpoint_paths
 from globus_compute_endpoint.problem import ExitStatus, Problem
-from globus_compute_endpoint.user_endpoint.control import Control, UserEndpointQueues
+from globus_compute_endpoint.user_endpoint.control import Control
 from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
 from globus_compute_endpoint.user_endpoint.launch import process_title, serve
 from globus_compute_endpoint.user_endpoint.logs import log_to, log_to_stderr

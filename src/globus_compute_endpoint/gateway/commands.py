@@ -12,12 +12,12 @@ from uuid import UUID
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from globus_compute_endpoint.amqp.consumer import Delivery
-from globus_compute_endpoint.amqp.queue_info import QueueInfo, ResultQueueInfo
+from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
 from globus_compute_endpoint.host.packets import MAX_FRAME
 from globus_compute_endpoint.manager.protocol import Identity
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
-__all__ = ["AmqpCredentials", "Refused", "StartCommand", "parse_command", "read_credentials"]
+__all__ = ["Refused", "StartCommand", "parse_command", "read_credentials"]
 
 _STALE_AFTER_S = 180
 _ROOM_FOR_THE_FRAME = 48 * 1024
@@ -26,15 +26,6 @@ _MAX_BLOB = MAX_FRAME - _ROOM_FOR_THE_FRAME
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class AmqpCredentials(_Model):
-    """The queues of one user endpoint, and the account to reach them with."""
-
-    endpoint_id: UUID
-    task_queue_info: QueueInfo
-    result_queue_info: ResultQueueInfo
-    heartbeat_queue_info: ResultQueueInfo
 
 
 class _GlobusIdentity(_Model):
@@ -84,7 +75,7 @@ class Refused:
     """A command that goes no further; with credentials, its user can be told."""
 
     problem: Problem
-    credentials: AmqpCredentials | None = None
+    credentials: UserEndpointQueues | None = None
 
 
 def parse_command(delivery: Delivery) -> StartCommand | Refused:
@@ -117,11 +108,11 @@ def parse_command(delivery: Delivery) -> StartCommand | Refused:
     )
 
 
-def read_credentials(raw: object) -> AmqpCredentials | None:
+def read_credentials(raw: object) -> UserEndpointQueues | None:
     """The credentials in a command, however broken the rest of it is; None without."""
     try:
         kwargs = raw["kwargs"]  # type: ignore[index]  # a TypeError says that it is no mapping
-        return AmqpCredentials.model_validate(kwargs["amqp_creds"])
+        return UserEndpointQueues.model_validate(kwargs["amqp_creds"])
     except (KeyError, TypeError, ValidationError):
         return None
 

@@ -14,8 +14,8 @@ from globus_compute_common import messagepack
 from globus_compute_common.messagepack.message_types import EPStatusReport
 
 from globus_compute_endpoint.amqp.publisher import Unroutable, publish_once
+from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
 from globus_compute_endpoint.config.common import CommonConfig
-from globus_compute_endpoint.gateway.commands import AmqpCredentials
 from globus_compute_endpoint.manager.protocol import ProblemFields
 
 __all__ = ["Notices"]
@@ -34,7 +34,7 @@ class Notices:
         self._limit = asyncio.Semaphore(_MAX_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def report(self, credentials: AmqpCredentials, problem: ProblemFields) -> asyncio.Task[None]:
+    def report(self, credentials: UserEndpointQueues, problem: ProblemFields) -> asyncio.Task[None]:
         """Begin to publish a report; the task ends when the broker confirmed it, or cannot."""
         task = asyncio.create_task(self._publish(credentials, problem))
         self._tasks.add(task)
@@ -45,7 +45,7 @@ class Notices:
         """Wait for those under way; each has its own time-out."""
         await asyncio.gather(*self._tasks)
 
-    async def _publish(self, credentials: AmqpCredentials, problem: ProblemFields) -> None:
+    async def _publish(self, credentials: UserEndpointQueues, problem: ProblemFields) -> None:
         endpoint_id = credentials.endpoint_id
         report = EPStatusReport(
             endpoint_id=endpoint_id,

@@ -4,20 +4,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 from collections.abc import Callable
-from pathlib import Path
-from uuid import UUID
 
 from globus_compute_endpoint.backoff import Backoff
 from globus_compute_endpoint.config.manager import ManagerSettings
+from globus_compute_endpoint.endpoint_json import read_endpoint_id, write_endpoint_id
 from globus_compute_endpoint.host.paths import EndpointPaths
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.registration import Registration, RegistrationRequest, WebServices
 
-__all__ = ["Registrar", "read_endpoint_id"]
+__all__ = ["Registrar"]
 
 log = logging.getLogger(__name__)
 
@@ -80,25 +78,3 @@ def _require_credentials(paths: EndpointPaths) -> None:
             f" {paths.configuration / 'gateway.env'}",
             ExitStatus.NO_PERMISSION,
         )
-
-
-def read_endpoint_id(path: Path) -> UUID | None:
-    """The id in ``endpoint.json``; None before the first registration. Raises Problem."""
-    try:
-        return UUID(json.loads(path.read_text())["endpoint_id"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Problem(
-            "ENDPOINT_ID_UNREADABLE",
-            f"{path} does not tell the endpoint's id: {error}",
-            "restore it, or remove it to register as a new endpoint",
-            ExitStatus.DATA,
-        ) from error
-
-
-def write_endpoint_id(path: Path, endpoint_id: UUID) -> None:
-    """Write ``endpoint.json`` in one step."""
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps({"endpoint_id": str(endpoint_id)}) + "\n")
-    temporary.replace(path)

@@ -14,30 +14,18 @@ import logging
 import socket
 from collections.abc import Callable
 from typing import Annotated, Literal
-from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from globus_compute_endpoint.amqp import QueueInfo, ResultQueueInfo
+from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
 
-__all__ = ["Control", "Credentials", "Drain", "Frame", "State", "Stop", "UserEndpointQueues"]
+__all__ = ["Control", "Credentials", "Drain", "Frame", "State", "Stop"]
 
 log = logging.getLogger(__name__)
 
 FRAME_LIMIT = 256 * 1024  # more than the manager ever sends
 State = Literal["starting", "running", "draining", "stopped", "failed"]
-
-
-class UserEndpointQueues(BaseModel):
-    """The queues of one user endpoint, with the credentials for them."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    endpoint_id: UUID
-    task_queue_info: QueueInfo
-    result_queue_info: ResultQueueInfo
-    heartbeat_queue_info: ResultQueueInfo
 
 
 class Credentials(BaseModel):

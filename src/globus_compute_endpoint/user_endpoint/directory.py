@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from uuid import UUID
 
 from globus_compute_sdk.sdk.compute_dir import get_compute_dir
 
+from globus_compute_endpoint.endpoint_json import read_endpoint_id, write_endpoint_id
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
 __all__ = ["EndpointDirectory"]
@@ -56,28 +56,11 @@ class EndpointDirectory:
         Raises:
             Problem: ``endpoint.json`` is there, but not readable (CONFIGURATION).
         """
-        path = self.path / "endpoint.json"
-        try:
-            return UUID(json.loads(path.read_text())["endpoint_id"])
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Problem(
-                "ENDPOINT_JSON_UNREADABLE",
-                f"cannot read the endpoint's id from {path}: {error}",
-                'it must hold {"endpoint_id": "<UUID>"}; remove it to register anew',
-                ExitStatus.CONFIGURATION,
-            ) from error
+        return read_endpoint_id(self.path / "endpoint.json")
 
     def remember(self, endpoint_id: UUID) -> None:
         """Write ``endpoint.json``, whole or not at all."""
-        path = self.path / "endpoint.json"
-        new = path.with_suffix(".new")
-        try:
-            new.write_text(json.dumps({"endpoint_id": str(endpoint_id)}) + "\n")
-            new.replace(path)
-        except OSError as error:
-            raise _cannot_write(path, error) from error
+        write_endpoint_id(self.path / "endpoint.json", endpoint_id)
 
     def lock_file(self, where: Path | None = None) -> Path:
         """Return the path of the lock, which holds the pid of the instance."""

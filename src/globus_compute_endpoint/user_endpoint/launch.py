@@ -19,13 +19,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from setproctitle import setproctitle
 
 from globus_compute_endpoint.amqp import Unroutable, publish_once
+from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
 from globus_compute_endpoint.config.common import Port
 from globus_compute_endpoint.config.loading import load_yaml, validate
 from globus_compute_endpoint.config.template import render_user_config
 from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
 from globus_compute_endpoint.engines.factory import build
 from globus_compute_endpoint.problem import ExitStatus, Problem
-from globus_compute_endpoint.user_endpoint.control import Control, UserEndpointQueues
+from globus_compute_endpoint.user_endpoint.control import Control
 from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
 from globus_compute_endpoint.user_endpoint.heartbeat import status_report
 from globus_compute_endpoint.user_endpoint.ledger import MemoryLedger

@@ -19,6 +19,7 @@ from globus_compute_sdk.version import __version__ as sdk_version
 
 from globus_compute_endpoint import __version__
 from globus_compute_endpoint.amqp import Connection, Consumer, Delivery, Publisher, ResultQueueInfo
+from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
 from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
 from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
 from globus_compute_endpoint.problem import Problem
@@ -28,7 +29,6 @@ from globus_compute_endpoint.user_endpoint.control import (
     Credentials,
     Drain,
     Stop,
-    UserEndpointQueues,
 )
 from globus_compute_endpoint.user_endpoint.heartbeat import Heartbeat, IdleWatch
 from globus_compute_endpoint.user_endpoint.ledger import Ledger
