@@ -68,6 +68,7 @@ class StartCommand:
     effective_identity: UUID
     identities: tuple[Identity, ...]
     blob: bytes
+    credentials: UserEndpointQueues
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def parse_command(delivery: Delivery) -> StartCommand | Refused:
         effective_identity=command.globus_effective_identity,
         identities=identities,
         blob=blob,
+        credentials=credentials,
     )
 
 

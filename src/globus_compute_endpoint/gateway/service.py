@@ -113,7 +113,8 @@ class _Gateway:
 
     def ended(self, frame: Ended, blob: bytes) -> None:
         """See :class:`ManagerUser`."""
-        credentials = read_credentials({"kwargs": _opened(blob)})
+        # a blob of our own making, on its way back from the manager
+        credentials = read_credentials({"kwargs": json.loads(blob)})
         if credentials is None:
             log.error("no credentials to tell the end of %s with", frame.endpoint_id)
         else:
@@ -251,22 +252,19 @@ class _Gateway:
             problem = Problem(
                 "MALFORMED_COMMAND", f"the start command is malformed: {error.error_count()} errors"
             )
-            credentials = read_credentials({"kwargs": _opened(command.blob)})
-            self._refuse(delivery, Refused(problem, credentials))
+            self._refuse(delivery, Refused(problem, command.credentials))
             return
 
-        credentials = read_credentials({"kwargs": _opened(command.blob)})
-
         def answered(problem: ProblemFields | None) -> None:
-            if problem and credentials:
-                self._notices.report(credentials, problem)
+            if problem:
+                self._notices.report(command.credentials, problem)
             delivery.ack()
 
         try:
             self._manager.start(frame, command.blob, answered)
         except ValueError as error:
             problem = Problem("MALFORMED_COMMAND", f"the start command is too large: {error}")
-            self._refuse(delivery, Refused(problem, credentials))
+            self._refuse(delivery, Refused(problem, command.credentials))
 
     def _registration_failed(self, problem: Problem) -> None:
         log.warning("%s; trying again", problem, extra=_fields(problem))
@@ -308,11 +306,6 @@ class _Gateway:
 def _urls(registration: Registration) -> tuple[SecretStr, SecretStr]:
     commands = registration.command_queue_info or registration.task_queue_info
     return commands.connection_url, registration.heartbeat_queue_info.connection_url
-
-
-def _opened(blob: bytes) -> object:
-    """A blob of our own making, on its way back from the manager."""
-    return json.loads(blob)
 
 
 def _fields(problem: Problem) -> dict[str, str]:
