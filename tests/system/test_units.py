@@ -3,6 +3,7 @@
 
 import json
 import time
+import uuid
 
 import pytest
 
@@ -125,6 +126,23 @@ def test_what_no_retry_mends_fails_the_unit_with_its_status(warm, file, content,
         assert int(warm.property(f"{warm.unit}.service", "NRestarts")) == 0
     finally:
         warm.host.write(path, before, mode=0o600 if file == "gateway.env" else 0o644)
+        warm.host.run("systemctl", "reset-failed", "globus-compute-endpoint*", check=False)
+        warm.host.run("systemctl", "restart", warm.unit)
+
+
+def test_an_endpoint_which_the_services_do_not_know_fails_its_unit(warm):
+    path = f"/var/lib/globus-compute-endpoint/{warm.name}/gateway/endpoint.json"
+    before = warm.host.read(path)
+    warm.host.run("systemctl", "stop", warm.unit)
+    try:
+        warm.host.write(path, json.dumps({"endpoint_id": str(uuid.uuid4())}))
+        warm.host.run("systemctl", "start", warm.unit, check=False)
+        until(lambda: warm.property(warm.unit, "ActiveState") == "failed", 40)
+        assert warm.property(f"{warm.unit}.service", "ExecMainStatus") == "69"
+        gateway = f"globus-compute-endpoint-gateway@{warm.name}.service"
+        assert warm.property(gateway, "ExecMainStatus") == "69"
+    finally:
+        warm.host.write(path, before)
         warm.host.run("systemctl", "reset-failed", "globus-compute-endpoint*", check=False)
         warm.host.run("systemctl", "restart", warm.unit)
 
