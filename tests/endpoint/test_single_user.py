@@ -92,7 +92,7 @@ class Site:
         )
 
     def start(self, name: str) -> tuple[subprocess.Popen[str], str]:
-        command = [sys.executable, "-m", "globus_compute_endpoint", "start", name]
+        command = [sys.executable, "-m", "globus_compute_endpoint", "start", "--attach", name]
         process = subprocess.Popen(
             command, env=self.environment, stdout=subprocess.PIPE, text=True, cwd=self.home
         )

@@ -36,8 +36,9 @@ class _Handed(BaseModel):
 
 @click.command()
 @click.argument("name", default="default")
+@click.option("--attach", is_flag=True, help="Stay in the foreground.")
 @click.pass_obj
-def start(obj: dict[str, Any], name: str) -> None:
+def start(obj: dict[str, Any], name: str, attach: bool) -> None:  # noqa: ARG001  (to come)
     """Start the endpoint NAME, and run it until it is stopped (Ctrl-C, SIGTERM)."""
     directory = _existing(name)
     config = _config(directory)
