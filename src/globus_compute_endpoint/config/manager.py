@@ -13,21 +13,21 @@ from jsonschema.exceptions import SchemaError
 from pydantic import Field
 
 from globus_compute_endpoint.config.common import CommonConfig
+from globus_compute_endpoint.config.kind import TEMPLATE_NAMES
 from globus_compute_endpoint.config.loading import load_file, validate
 from globus_compute_endpoint.config.resource_control import ResourceControl
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
 __all__ = ["ManagerConfig", "ManagerSettings", "load_manager_settings"]
 
-_TEMPLATES = ("user_config_template.yaml.j2", "user_config_template.yaml")
 _SCHEMA = "user_config_schema.json"
 _ENVIRONMENT = "user_environment.yaml"
 
 
 class ManagerConfig(CommonConfig):
-    """Options of a manager endpoint."""
+    """Options of a manager endpoint. Without ``multi_user``, its template makes it one."""
 
-    multi_user: Literal[True]
+    multi_user: Literal[True] | None = None
     identity_mapping_config_path: Path | None = None
     user_config_template_path: Path | None = None
     user_config_schema_path: Path | None = None
@@ -70,7 +70,7 @@ def load_manager_settings(directory: Path, *, environment: bool = True) -> Manag
 def _template_path(directory: Path, config: ManagerConfig) -> Path:
     if config.user_config_template_path:
         return config.user_config_template_path
-    candidates = [directory / name for name in _TEMPLATES]
+    candidates = [directory / name for name in TEMPLATE_NAMES]
     return next((path for path in candidates if path.exists()), candidates[0])
 
 
