@@ -24,6 +24,7 @@ COMMANDS = {
     "_spawner": ("services", "spawner"),
     "_start-user-endpoint": ("start", "start_user_endpoint"),
     "configure": ("configure", "configure"),
+    "render-user-config": ("render", "render_user_config"),
     "start": ("start", "start"),
     "version": ("version", "version"),
 }

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,10 +18,13 @@ from globus_compute_endpoint.config.loading import load_file, validate
 from globus_compute_endpoint.config.resource_control import ResourceControl
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
-__all__ = ["ManagerConfig", "ManagerSettings", "load_manager_settings"]
+__all__ = ["ManagerConfig", "ManagerSettings", "load_manager_settings", "load_templates"]
 
 _SCHEMA = "user_config_schema.json"
 _ENVIRONMENT = "user_environment.yaml"
+_INCLUDED = "*.j2"
+_INCLUDED_LIMIT = 1 << 20  # bytes, of all together: they go along with each user endpoint
+_NOT_FOR_TEMPLATES = {"services", "allowed_users", "allowed_groups"}
 
 
 class ManagerConfig(CommonConfig):
@@ -40,14 +43,22 @@ class ManagerConfig(CommonConfig):
     max_user_endpoints_per_user: Annotated[int, Field(ge=1, le=1000)] = 32
     no_new_privs: bool = False
 
+    def for_templates(self) -> dict[str, Any]:
+        """What a template sees as ``parent_config``: nothing of other users, and no addresses."""
+        return self.model_dump(mode="json", exclude=_NOT_FOR_TEMPLATES)
+
 
 @dataclass(frozen=True)
 class ManagerSettings:
-    """All that the administrator wrote for one manager, checked."""
+    """All that the administrator wrote for one manager, checked.
+
+    ``included``: the templates, by name, which the template may include, import or extend.
+    """
 
     config: ManagerConfig
     template: str
     schema: dict[str, Any] | None
+    included: dict[str, str]
     environment: dict[str, str]
 
 
@@ -59,11 +70,26 @@ def load_manager_settings(directory: Path, *, environment: bool = True) -> Manag
     """
     path = directory / "config.yaml"
     config = validate(ManagerConfig, load_file(path), str(path))
+    settings = load_templates(
+        config, _template_path(directory, config), _schema_path(directory, config)
+    )
+    if not environment:
+        return settings
+    return replace(settings, environment=_environment(directory / _ENVIRONMENT))
+
+
+def load_templates(config: ManagerConfig, template: Path, schema: Path | None) -> ManagerSettings:
+    """Read and check loose files, and the templates beside ``template``.
+
+    Raises:
+        Problem: one is not readable or not valid, or they are too large (CONFIGURATION).
+    """
     return ManagerSettings(
         config=config,
-        template=_read(_template_path(directory, config)),
-        schema=_schema(directory, config),
-        environment=_environment(directory / _ENVIRONMENT) if environment else {},
+        template=_read(template),
+        schema=_schema(schema) if schema else None,
+        included=_included(template.parent),
+        environment={},
     )
 
 
@@ -74,10 +100,24 @@ def _template_path(directory: Path, config: ManagerConfig) -> Path:
     return next((path for path in candidates if path.exists()), candidates[0])
 
 
-def _schema(directory: Path, config: ManagerConfig) -> dict[str, Any] | None:
-    path = config.user_config_schema_path or directory / _SCHEMA
-    if not path.exists() and not config.user_config_schema_path:
-        return None
+def _schema_path(directory: Path, config: ManagerConfig) -> Path | None:
+    path = directory / _SCHEMA
+    return config.user_config_schema_path or (path if path.exists() else None)
+
+
+def _included(directory: Path) -> dict[str, str]:
+    """A fixed set of files: what a template names cannot lead to any other."""
+    files = {path.name: _read(path) for path in sorted(directory.glob(_INCLUDED)) if path.is_file()}
+    if (size := sum(len(text) for text in files.values())) > _INCLUDED_LIMIT:
+        raise _invalid(
+            directory / _INCLUDED,
+            f"these templates have {size} characters, more than {_INCLUDED_LIMIT}",
+            "move what is not needed to another directory",
+        )
+    return files
+
+
+def _schema(path: Path) -> dict[str, Any]:
     try:
         schema = json.loads(_read(path))
         Draft202012Validator.check_schema(schema)
@@ -96,6 +136,8 @@ def _environment(path: Path) -> dict[str, str]:
     for key, value in document.items():
         if isinstance(value, dict | list):
             raise _invalid(path, f"{key} is not a plain value", "write lines like `NAME: value`")
+        if not key or "=" in key or "\0" in f"{key}{value}":
+            raise _invalid(path, f"{key!r} cannot be a variable", "write lines like `NAME: value`")
     return {key: "" if value is None else str(value) for key, value in document.items()}
 
 

@@ -87,8 +87,13 @@ def render_user_config(
     user_opts: Mapping[str, Any],
     user_runtime: Mapping[str, Any],
     mapped_identity: Mapping[str, Any],
+    *,
+    parent_config: Mapping[str, Any] | None = None,
+    included: Mapping[str, str] | None = None,
 ) -> str:
     """Return the YAML text of a user endpoint's configuration.
+
+    ``included`` are the only templates, by name, which this one may include, import or extend.
 
     Raises:
         Problem: the variables do not fit schema or template, or these are broken
@@ -99,16 +104,20 @@ def render_user_config(
     if schema is not None:
         _check(schema, user_opts)
     variables = {key: _quoted(value, _Quoted) for key, value in user_opts.items()}
-    identity = _QuotedMapping(mapped_identity, _quoted_unless_plain)
-    variables["user_runtime"] = _quoted(user_runtime, _Quoted)
-    variables["mapped_identity"] = identity
-    variables["_GC"] = {"mapped_identity": identity, "user_runtime": variables["user_runtime"]}
-    return _render(template, variables)
+    reserved = {
+        "mapped_identity": _QuotedMapping(mapped_identity, _quoted_unless_plain),
+        "parent_config": _QuotedMapping(parent_config or {}, _quoted_unless_plain),
+        "user_runtime": _QuotedMapping(user_runtime, _Quoted),
+    }
+    return _render(template, {**variables, **reserved, "_GC": reserved}, included or {})
 
 
-def _render(template: str, variables: Mapping[str, Any]) -> str:
+def _render(template: str, variables: Mapping[str, Any], included: Mapping[str, str]) -> str:
     environment = ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, finalize=_finalize, keep_trailing_newline=True
+        undefined=jinja2.StrictUndefined,
+        finalize=_finalize,
+        keep_trailing_newline=True,
+        loader=jinja2.DictLoader(included),
     )
     environment.filters["shell_escape"] = _shell_escape
     try:
@@ -119,7 +128,11 @@ def _render(template: str, variables: Mapping[str, Any]) -> str:
             f"add it to {_OPTIONS}",
         ) from error
     except jinja2.TemplateSyntaxError as error:
-        raise _broken(f"line {error.lineno}: {error.message}") from error
+        file = f"{error.name}, " if error.name else ""
+        raise _broken(f"{file}line {error.lineno}: {error.message}") from error
+    except jinja2.TemplateNotFound as error:
+        there = ", ".join(sorted(included)) or "none"
+        raise _broken(f"there is no {error} among the templates beside it ({there})") from error
     except Exception as error:
         raise _broken(f"{type(error).__name__}: {error}") from error
     if len(rendered) > _RENDERED_LIMIT:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -21,6 +20,7 @@ from globus_compute_endpoint.host.privileges import LocalUser
 from globus_compute_endpoint.host.systemd import Properties, ServiceManager
 from globus_compute_endpoint.manager.authorize import Approved
 from globus_compute_endpoint.manager.control import Control
+from globus_compute_endpoint.manager.launching import launch_document
 from globus_compute_endpoint.manager.protocol import ProblemFields
 from globus_compute_endpoint.manager.spawner_client import Forked, SpawnerClient
 from globus_compute_endpoint.manager.starts import StartRecord
@@ -145,7 +145,15 @@ async def start_user_endpoint(
     """Fork, place into a scope, release. Raises Problem; then nothing is left behind."""
     spawner, user, start = host.spawner, approved.user, approved.record.start
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    document = _sealed(_launch_document(approved, settings, manager_id))
+    content = launch_document(
+        approved.record,
+        settings,
+        user,
+        approved.mapped.identity.sub,
+        manager_id=manager_id,
+        state_directory=state_directory(user.uid, start.endpoint_id),
+    )
+    document = _sealed(content)
     spawn = Spawn(
         number=spawner.next_number(),
         endpoint_id=start.endpoint_id,
@@ -206,38 +214,6 @@ async def _release(endpoint: UserEndpoint, host: Host) -> None:
     if not endpoint.is_alive():
         raise Problem("CHILD_DIED", "the forked child ended before its scope was ready")
     await host.spawner.release(endpoint.endpoint_id)
-
-
-def _launch_document(approved: Approved, settings: ManagerSettings, manager_id: UUID) -> bytes:
-    """Our part, a newline, and the blob: options and credentials for the user's process alone."""
-    start, user, config = approved.record.start, approved.user, settings.config
-    ours = {
-        "endpoint_id": str(start.endpoint_id),
-        "name": start.name,
-        "manager_id": str(manager_id),
-        "template": settings.template,
-        "schema": settings.schema,
-        "environment": settings.environment,
-        "mapped_identity": {
-            "local": {
-                "uname": user.uname,
-                "uid": user.uid,
-                "gid": user.gid,
-                "groups": list(user.groups),
-                "gecos": user.gecos,
-                "shell": user.shell,
-                "dir": user.home,
-            },
-            "globus": {"id": str(approved.mapped.identity.sub)},
-        },
-        "amqp_port": config.amqp_port,
-        "debug": config.debug,
-        "allowed_functions": [str(each) for each in config.allowed_functions]
-        if config.allowed_functions is not None
-        else None,
-        "state_directory": str(state_directory(user.uid, start.endpoint_id)),
-    }
-    return json.dumps(ours).encode() + b"\n" + approved.record.blob
 
 
 def _sealed(content: bytes) -> int:

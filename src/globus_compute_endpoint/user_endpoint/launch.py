@@ -15,17 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from setproctitle import setproctitle
 
 from globus_compute_endpoint.amqp import Unroutable, publish_once
 from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
-from globus_compute_endpoint.config.common import Port
-from globus_compute_endpoint.config.loading import load_yaml, validate
-from globus_compute_endpoint.config.template import render_user_config
 from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
 from globus_compute_endpoint.engines.factory import build
 from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.user_endpoint.blueprint import Blueprint, check, render
 from globus_compute_endpoint.user_endpoint.control import Control
 from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
 from globus_compute_endpoint.user_endpoint.heartbeat import status_report
@@ -42,24 +40,15 @@ _NOTICE_PERIOD = 3  # what the services expect of a report of failure
 _NOTICE_TIMEOUT = 30.0
 
 
-class LaunchDocument(BaseModel):
+class LaunchDocument(Blueprint):
     """All that a user endpoint starts from."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     endpoint_id: UUID
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
     manager_id: UUID
-    user_opts: dict[str, Any] = {}
-    user_runtime: dict[str, Any] = {}
     amqp_creds: UserEndpointQueues
-    template: str
-    template_schema: dict[str, Any] | bool | None = Field(None, alias="schema")
-    environment: dict[str, str] = {}
-    mapped_identity: dict[str, Any] = {}
-    amqp_port: Port | None = None
+    environment: dict[str, str] = Field(default_factory=dict)
     debug: bool = False
-    allowed_functions: tuple[UUID, ...] | None = None
     state_directory: Path | None = None
 
 
@@ -153,21 +142,9 @@ def _launch(document: LaunchDocument, control: Control) -> int:
 
 
 def _config(document: LaunchDocument) -> UserEndpointConfig:
-    text = render_user_config(
-        document.template,
-        document.template_schema,
-        document.user_opts,
-        document.user_runtime,
-        document.mapped_identity,
-    )
-    source = "the configuration made from the endpoint's template"
-    log.debug("Rendered configuration:\n%s", text)
-    config = validate(UserEndpointConfig, load_yaml(text, source), source)
-    if config.amqp_port is None and document.amqp_port is not None:
-        config = config.model_copy(update={"amqp_port": document.amqp_port})
-    if document.allowed_functions is not None:  # the administrator's word, not the template's
-        config = config.model_copy(update={"allowed_functions": document.allowed_functions})
-    return config
+    rendered = render(document)
+    log.debug("Rendered configuration:\n%s", rendered)
+    return check(document, rendered)
 
 
 def _set_environment(document: LaunchDocument) -> None:
