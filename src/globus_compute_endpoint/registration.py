@@ -10,6 +10,7 @@ import getpass
 import os
 import platform
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -95,13 +96,15 @@ class WebServices:
         self.compute_url = str(services.compute_url or get_web_service_url(environment))
         ca_file = str(services.ca_file) if services.ca_file else None
         self._app = _app(config.environment, _text(services.auth_url), ca_file)
-        self._client = globus_sdk.ComputeClientV3(
-            base_url=self.compute_url,
-            app=self._app,
-            app_name=f"globus-compute-endpoint/{__version__}",
-            transport=RequestsTransport(verify_ssl=ca_file, http_timeout=_HTTP_TIMEOUT),
-            retry_config=RetryConfig(max_retries=_RETRIES),
-        )
+        options: dict[str, Any] = {
+            "base_url": self.compute_url,
+            "app": self._app,
+            "app_name": f"globus-compute-endpoint/{__version__}",
+            "transport": RequestsTransport(verify_ssl=ca_file, http_timeout=_HTTP_TIMEOUT),
+            "retry_config": RetryConfig(max_retries=_RETRIES),
+        }
+        self._client = globus_sdk.ComputeClientV3(**options)
+        self._client_v2 = globus_sdk.ComputeClientV2(**options)
 
     def register(self, request: RegistrationRequest, endpoint_id: UUID | None) -> Registration:
         """Register, or register anew where ``endpoint_id`` is known.
@@ -116,8 +119,24 @@ class WebServices:
                 return self._client.register_endpoint(body)
             return self._client.update_endpoint(endpoint_id, body)
 
+        return _registration(self._answer(call).data, endpoint_id)
+
+    def delete(self, endpoint_id: UUID) -> None:
+        """Have the services forget an endpoint; that they do not know it is as well.
+
+        Raises:
+            Problem: refused (UNAVAILABLE, NO_PERMISSION), or out of reach (TEMPORARY).
+        """
         try:
-            answer = gare_handler(self._app.login, call)
+            self._answer(lambda: self._client_v2.delete_endpoint(endpoint_id))
+        except Problem as problem:
+            if problem.code != "ENDPOINT_NOT_FOUND":
+                raise
+
+    def _answer(self, call: Callable[[], Any]) -> Any:
+        """Make a call, after a login if that is what it takes."""
+        try:
+            return gare_handler(self._app.login, call)
         except globus_sdk.GlobusAPIError as error:
             raise _refusal(error) from error
         except (globus_sdk.NetworkError, OSError) as error:
@@ -130,7 +149,6 @@ class WebServices:
                 " a terminal",
                 ExitStatus.NO_PERMISSION,
             ) from error
-        return _registration(answer.data, endpoint_id)
 
     def _out_of_reach(self, error: Exception) -> Problem:
         cause = getattr(error, "underlying_exception", None) or error
@@ -224,7 +242,7 @@ def _refusal(error: globus_sdk.GlobusAPIError) -> Problem:
         code, hint, exit_status = _UNWELL
     return Problem(
         code,
-        f"the web services refused the registration ({status}): {text}",
+        f"the web services refused ({status}): {text}",
         hint,
         exit_status,
     )

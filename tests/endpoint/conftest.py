@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from endpoint.harness import AMQP_URL, Harness
+from endpoint.personal import Person, create_client, running_services
 from globus_compute_endpoint.amqp import QueueInfo, ResultQueueInfo
 from globus_compute_endpoint.amqp.queue_info import PublishKwargs
 
@@ -44,3 +45,21 @@ def harness(tmp_path: Path) -> Iterator[Harness]:
     made = Harness(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def services() -> Iterator[None]:
+    with running_services():
+        yield
+
+
+@pytest.fixture(scope="session")
+def client(services: None) -> dict[str, str]:
+    return create_client("alice", "a@example.org")
+
+
+@pytest.fixture
+def site(client: dict[str, str], tmp_path: Path) -> Iterator[Person]:
+    person = Person(tmp_path, client)
+    yield person
+    person.stop_all()

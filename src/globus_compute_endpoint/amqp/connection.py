@@ -116,6 +116,11 @@ class Connection:
         self._closing = False
         self._wake = asyncio.Event()
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the connection is open, and each user has its channel."""
+        return self._current is not None and self._current.up
+
     def add(self, user: ChannelUser) -> None:
         """Give ``user`` a channel, now if the connection is up, and on each new connection."""
         self._users.append(user)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from setproctitle import getproctitle
 
 from globus_compute_endpoint import __version__
 from globus_compute_endpoint.problem import ExitStatus, Problem
@@ -22,10 +23,15 @@ COMMANDS = {
     "_gateway": ("services", "gateway"),
     "_manager": ("services", "manager"),
     "_spawner": ("services", "spawner"),
+    "_serve": ("running", "serve_in_background"),
     "_start-user-endpoint": ("start", "start_user_endpoint"),
     "configure": ("configure", "configure"),
     "render-user-config": ("render", "render_user_config"),
+    "delete": ("delete", "delete"),
+    "list": ("listing", "list_endpoints"),
+    "restart": ("stop", "restart"),
     "start": ("start", "start"),
+    "stop": ("stop", "stop"),
     "version": ("version", "version"),
 }
 
@@ -60,6 +66,7 @@ def cli(ctx: click.Context, debug: bool, config_dir: Path | None) -> None:
     """Run functions of Globus Compute users on this machine or cluster."""
     ctx.obj = {"debug": debug, "config_dir": config_dir}
     if config_dir is not None:
+        getproctitle()  # finds the title's place, which it cannot once the environment has moved
         # The SDK, which keeps its tokens there too, knows no other way.
         os.environ["GLOBUS_COMPUTE_USER_DIR"] = str(config_dir.absolute())
 

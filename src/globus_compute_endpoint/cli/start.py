@@ -1,28 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``start``: run a single user's endpoint, in the foreground."""
+"""``start``: register a single user's endpoint, and run it, by default in the background."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
-from uuid import UUID
 
 import click
 from pydantic import BaseModel, ConfigDict, ValidationError
 from setproctitle import setproctitle
 
 from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
-from globus_compute_endpoint.config.loading import load_file, load_yaml, validate
+from globus_compute_endpoint.cli.background import start_in_background
+from globus_compute_endpoint.cli.endpoints import (
+    UserEndpointOfOne,
+    endpoint_named,
+    name_argument,
+    take_over_option,
+)
+from globus_compute_endpoint.cli.running import Handed, run_endpoint
+from globus_compute_endpoint.config.common import CommonConfig
+from globus_compute_endpoint.config.loading import load_yaml, validate
 from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
 from globus_compute_endpoint.host.paths import endpoint_paths
 from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.registration import Registration, RegistrationRequest, WebServices
 from globus_compute_endpoint.user_endpoint.control import Control
 from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
+from globus_compute_endpoint.user_endpoint.instance import EndpointState, instance_status
 from globus_compute_endpoint.user_endpoint.launch import process_title, serve
 from globus_compute_endpoint.user_endpoint.logs import log_to, log_to_stderr
 from globus_compute_endpoint.user_endpoint.service import Settings
 
-__all__ = ["start", "start_user_endpoint"]
+__all__ = ["start", "start_endpoint", "start_user_endpoint"]
 
 
 class _Handed(BaseModel):
@@ -35,17 +45,71 @@ class _Handed(BaseModel):
 
 
 @click.command()
-@click.argument("name", default="default")
-@click.option("--attach", is_flag=True, help="Stay in the foreground.")
+@name_argument
+@click.option("--attach", is_flag=True, help="Stay in the foreground, and log to the terminal.")
+@take_over_option
 @click.pass_obj
-def start(obj: dict[str, Any], name: str, attach: bool) -> None:  # noqa: ARG001  (to come)
-    """Start the endpoint NAME, and run it until it is stopped (Ctrl-C, SIGTERM)."""
-    directory = _existing(name)
-    config = _config(directory)
-    with directory.lock():
-        queues = _register(name, directory, config)
-        click.echo(f"Starting endpoint; registered ID: {queues.endpoint_id}")
-        _serve(name, directory, config, queues, debug=obj["debug"] or config.debug)
+def start(obj: dict[str, Any], name: str, attach: bool, take_over: bool) -> None:
+    """Start the endpoint NAME: register it, then run it in the background.
+
+    The first start asks to log in, unless GLOBUS_COMPUTE_CLIENT_ID and
+    GLOBUS_COMPUTE_CLIENT_SECRET are set. Returns once tasks are taken.
+    """
+    start_endpoint(
+        endpoint_named(name), attach=attach, take_over=take_over, debug=bool(obj["debug"])
+    )
+
+
+def start_endpoint(
+    endpoint: UserEndpointOfOne, *, attach: bool, take_over: bool, debug: bool
+) -> None:
+    """Start an endpoint which does not run.
+
+    Raises:
+        Problem: why not.
+    """
+    name, directory = endpoint.name, endpoint.directory
+    config, manager = endpoint.load()
+    _refuse_if_running(endpoint, take_over=take_over)
+    registration = _register(endpoint, config, manager=manager)
+    handed = Handed(
+        name=name, registration=registration, take_over=take_over, debug=debug or config.debug
+    )
+    if attach:
+        click.echo(f"Starting endpoint; registered ID: {registration.endpoint_id}")
+        log_to_stderr()
+        run_endpoint(endpoint, handed)
+        return
+    # The SDK and we find the directory by the variable, which --config-dir sets.
+    command = [sys.executable, "-P", "-m", "globus_compute_endpoint", "_serve"]
+    start_in_background(command, handed.document(), directory.log)
+    click.echo(f"Starting endpoint; registered ID: {registration.endpoint_id}")
+
+
+def _refuse_if_running(endpoint: UserEndpointOfOne, *, take_over: bool) -> None:
+    status = instance_status(endpoint.directory)
+    if not take_over:
+        status.refuse_elsewhere(endpoint.name, "stop")
+    if status.state is EndpointState.RUNNING and not status.elsewhere:
+        assert status.record is not None
+        raise Problem(
+            "ALREADY_RUNNING",
+            f"the endpoint {endpoint.name} is running already (pid {status.record.pid})",
+            f"stop it first: globus-compute-endpoint stop {endpoint.name}",
+            ExitStatus.CANNOT_CREATE,
+        )
+
+
+def _register(endpoint: UserEndpointOfOne, config: CommonConfig, *, manager: bool) -> Registration:
+    directory = endpoint.directory
+    request = RegistrationRequest(
+        endpoint.name, config, multi_user=manager, metadata=directory.metadata()
+    )
+    known = directory.endpoint_id()
+    registration = WebServices(config).register(request, known)
+    if known is None:
+        directory.remember(registration.endpoint_id)
+    return registration
 
 
 @click.command("_start-user-endpoint", hidden=True)
@@ -68,65 +132,13 @@ def start_user_endpoint(obj: dict[str, Any], name: str) -> None:
     directory = EndpointDirectory.of(endpoint_paths(name).name)
     directory.make()
     with directory.lock():
-        directory.remember(handed.amqp_creds.endpoint_id)
-        _serve(name, directory, config, handed.amqp_creds, debug=obj["debug"] or config.debug)
-
-
-def _existing(name: str) -> EndpointDirectory:
-    directory = EndpointDirectory.of(endpoint_paths(name).name)
-    if not directory.config.is_file():
-        raise Problem(
-            "NO_SUCH_ENDPOINT",
-            f"there is no endpoint {name}: {directory.config} does not exist",
-            f"create it: globus-compute-endpoint configure {name}",
-            ExitStatus.CONFIGURATION,
+        endpoint_id = handed.amqp_creds.endpoint_id
+        directory.remember(endpoint_id)
+        title = process_title(str(endpoint_id), name)
+        setproctitle(title)
+        log_to_stderr()
+        log_to(directory.log, str(endpoint_id), debug=obj["debug"] or config.debug)
+        settings = Settings(
+            str(endpoint_id), name, directory.path, handed.amqp_creds, config, title
         )
-    return directory
-
-
-def _config(directory: EndpointDirectory) -> UserEndpointConfig:
-    document = load_file(directory.config)
-    if document.get("multi_user"):
-        raise Problem(
-            "IS_A_MANAGER",
-            f"{directory.config} is that of a manager, which systemd starts",
-            "use: systemctl start globus-compute-endpoint@NAME",
-            ExitStatus.CONFIGURATION,
-        )
-    return validate(UserEndpointConfig, document, str(directory.config))
-
-
-def _register(
-    name: str, directory: EndpointDirectory, config: UserEndpointConfig
-) -> UserEndpointQueues:
-    from globus_compute_endpoint.registration import RegistrationRequest, WebServices
-
-    metadata = {"endpoint_config": directory.config.read_text()}
-    request = RegistrationRequest(name, config, metadata=metadata)
-    known: UUID | None = directory.endpoint_id()
-    registration = WebServices(config).register(request, known)
-    if known is None:
-        directory.remember(registration.endpoint_id)
-    return UserEndpointQueues(
-        endpoint_id=registration.endpoint_id,
-        task_queue_info=registration.task_queue_info,
-        result_queue_info=registration.result_queue_info,
-        heartbeat_queue_info=registration.heartbeat_queue_info,
-    )
-
-
-def _serve(
-    name: str,
-    directory: EndpointDirectory,
-    config: UserEndpointConfig,
-    queues: UserEndpointQueues,
-    *,
-    debug: bool,
-) -> None:
-    endpoint_id = str(queues.endpoint_id)
-    title = process_title(endpoint_id, name)
-    setproctitle(title)
-    log_to_stderr()
-    log_to(directory.log, endpoint_id, debug=debug)
-    settings = Settings(endpoint_id, name, directory.path, queues, config, title)
-    serve(settings, Control(None))
+        serve(settings, Control(None))

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
-__all__ = ["EndpointPaths", "endpoint_paths", "state_directory"]
+__all__ = ["EndpointPaths", "endpoint_paths", "state_directory", "system_endpoints"]
 
 _CONFIGURATION = Path("/etc/globus-compute-endpoint")
 _STATE = Path("/var/lib/globus-compute-endpoint")
@@ -77,6 +77,12 @@ def endpoint_paths(name: str) -> EndpointPaths:
             ExitStatus.CONFIGURATION,
         )
     return EndpointPaths(name)
+
+
+def system_endpoints() -> list[EndpointPaths]:
+    """The system endpoints which are configured."""
+    names = sorted(each.parent.name for each in _CONFIGURATION.glob("*/config.yaml"))
+    return [EndpointPaths(name) for name in names if _NAME.fullmatch(name)]
 
 
 def state_directory(uid: int, endpoint_id: UUID) -> Path:

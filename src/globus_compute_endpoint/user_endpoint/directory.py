@@ -39,6 +39,24 @@ class EndpointDirectory:
         """``endpoint.log``."""
         return self.path / "endpoint.log"
 
+    @property
+    def state_file(self) -> Path:
+        """``state.json``: which instance runs, or ran last."""
+        return self.path / "state.json"
+
+    def metadata(self) -> dict[str, str]:
+        """Return the files which the web services show to the endpoint's owner."""
+        files = {
+            "endpoint_config": "config.yaml",
+            "user_config_template": "user_config_template.yaml.j2",
+            "user_config_schema": "user_config_schema.json",
+        }
+        return {
+            key: (self.path / name).read_text(encoding="utf-8", errors="replace")
+            for key, name in files.items()
+            if (self.path / name).is_file()
+        }
+
     def make(self) -> None:
         """Create the directory, readable by its owner only.
 

@@ -29,7 +29,7 @@ from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
 from globus_compute_endpoint.user_endpoint.heartbeat import status_report
 from globus_compute_endpoint.user_endpoint.ledger import MemoryLedger
 from globus_compute_endpoint.user_endpoint.logs import log_to
-from globus_compute_endpoint.user_endpoint.service import Settings, UserEndpoint
+from globus_compute_endpoint.user_endpoint.service import NO_HOOKS, Hooks, Settings, UserEndpoint
 from globus_compute_endpoint.user_endpoint.setup import run_script
 
 __all__ = ["LaunchDocument", "launch", "process_title", "serve"]
@@ -88,16 +88,19 @@ def process_title(endpoint_id: str, name: str) -> str:
     return f"Globus Compute Endpoint ({endpoint_id}, {name})"
 
 
-def serve(settings: Settings, control: Control) -> None:
+def serve(settings: Settings, control: Control, hooks: Hooks = NO_HOOKS) -> None:
     """Serve until the end.
 
     Raises:
         Problem: the engine cannot be made, or has failed.
     """
     engine = build(settings.config.engine)
-    run_script("endpoint_setup", settings.config.endpoint_setup)
+    if settings.config.endpoint_setup:
+        hooks.running("endpoint_setup")
+        run_script("endpoint_setup", settings.config.endpoint_setup)
+        hooks.running(None)
     try:
-        asyncio.run(_run(settings, engine, control))
+        asyncio.run(_run(settings, engine, control, hooks))
     finally:
         _tear_down(settings.config.endpoint_teardown)
 
@@ -109,9 +112,9 @@ def _tear_down(script: str | None) -> None:
         log.error("%s", problem)
 
 
-async def _run(settings: Settings, engine: Any, control: Control) -> None:
+async def _run(settings: Settings, engine: Any, control: Control, hooks: Hooks) -> None:
     # Made inside the loop, which their events belong to.
-    await UserEndpoint(settings, engine, MemoryLedger(), control).run()
+    await UserEndpoint(settings, engine, MemoryLedger(), control, hooks).run()
 
 
 def _launch(document: LaunchDocument, control: Control) -> int:

@@ -11,11 +11,13 @@ import os
 import platform
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from globus_compute_sdk.version import __version__ as sdk_version
+from pydantic import SecretStr
 
 from globus_compute_endpoint import __version__
 from globus_compute_endpoint.amqp import Connection, Consumer, Delivery, Publisher, ResultQueueInfo
@@ -35,9 +37,12 @@ from globus_compute_endpoint.user_endpoint.ledger import Ledger
 from globus_compute_endpoint.user_endpoint.results import ResultPublisher
 from globus_compute_endpoint.worker import task as worker
 
-__all__ = ["Settings", "UserEndpoint"]
+__all__ = ["NO_HOOKS", "STOP_SIGNALS", "Hooks", "Settings", "UserEndpoint"]
 
 log = logging.getLogger(__name__)
+
+# SIGHUP: the terminal of an attached endpoint was closed.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP)
 
 _MIN_PREFETCH, _MAX_PREFETCH = 128, 4096
 _FLUSH_TIMEOUT = 10.0  # seconds for results which are done, at a stop
@@ -56,14 +61,38 @@ class Settings:
     process_title: str
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """What whoever runs a user endpoint wants to hear, or knows better.
+
+    ``ready``: tasks are taken, and results can be published. ``running``: a script of the user's
+    runs (None: it is done). ``is_ours``: no other instance has taken the endpoint over.
+    """
+
+    ready: Callable[[], None] = lambda: None
+    running: Callable[[str | None], None] = lambda _: None
+    is_ours: Callable[[], bool] = lambda: True
+
+
+NO_HOOKS = Hooks()
+
+
 class UserEndpoint:
     """One user endpoint, from its first connection to its end.
 
     A task passes: consumer → intake → ledger → engine → ledger → result publisher → ledger.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, ledger: Ledger, control: Control):
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        ledger: Ledger,
+        control: Control,
+        hooks: Hooks,
+    ) -> None:
         self._settings = settings
+        self._hooks = hooks
         self._engine = engine
         self._ledger = ledger
         self._control = control
@@ -217,12 +246,19 @@ class UserEndpoint:
     def _consuming(self) -> None:
         log.info("Taking tasks from %s", self._consumer.queue)
         self._control.tell("running", self._ledger.outstanding)
+        self._note_ready()
+
+    def _note_ready(self) -> None:
+        if self._consumer.consuming and self._publish_connection.is_up:
+            self._hooks.ready()
 
     def _beat(self) -> None:
         outstanding = self._ledger.outstanding
         self._control.refresh(outstanding)
         if reason := self._idle.beat(outstanding, self._movements):
             self.stop(reason)
+        elif not self._hooks.is_ours():
+            self.stop("another instance has taken this endpoint over")
 
     def _failed(self, problem: Problem) -> None:
         log.error("The engine has failed: %s", problem)
@@ -250,14 +286,14 @@ class UserEndpoint:
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self.stop, f"{signal.Signals(number).name} received")
 
     def _plan_connections(self, queues: UserEndpointQueues) -> None:
         self._tasks_connection = self._connection("tasks", queues.task_queue_info.connection_url)
         self._tasks_connection.add(self._consumer)
         self._publish_connection = self._connection(
-            "results", queues.result_queue_info.connection_url
+            "results", queues.result_queue_info.connection_url, on_up=self._note_ready
         )
         self._publish_connection.add(self._result_channel)
         self._heartbeat_connection = self._publish_connection
@@ -267,12 +303,15 @@ class UserEndpoint:
             )
         self._heartbeat_connection.add(self._heartbeat_channel)
 
-    def _connection(self, purpose: str, url: Any) -> Connection:
+    def _connection(
+        self, purpose: str, url: SecretStr, on_up: Callable[[], None] | None = None
+    ) -> Connection:
         return Connection(
             url,
             name=f"{self._settings.name} {purpose}",
             port=self._settings.config.amqp_port,
             ca_file=self._settings.config.services.ca_file,
+            on_up=on_up,
         )
 
     def _connections(self) -> list[Connection]:
