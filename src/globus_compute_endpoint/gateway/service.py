@@ -7,19 +7,13 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
-from collections.abc import AsyncIterator, Callable
 
-from globus_compute_common import messagepack
-from globus_compute_common.messagepack.message_types import EPStatusReport
-from pika.exceptions import AMQPConnectionError, ProbableAccessDeniedError
-from pika.exceptions import ProbableAuthenticationError as AuthenticationError
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 from setproctitle import setproctitle
 
-from globus_compute_endpoint.amqp.connection import Connection
-from globus_compute_endpoint.amqp.consumer import Consumer, Delivery
-from globus_compute_endpoint.amqp.publisher import Publisher
+from globus_compute_endpoint.amqp.consumer import Delivery
 from globus_compute_endpoint.config.manager import ManagerSettings, load_manager_settings
 from globus_compute_endpoint.gateway.commands import (
     Refused,
@@ -29,23 +23,20 @@ from globus_compute_endpoint.gateway.commands import (
 )
 from globus_compute_endpoint.gateway.manager_client import ManagerClient
 from globus_compute_endpoint.gateway.notices import Notices
-from globus_compute_endpoint.gateway.registering import Registrar
+from globus_compute_endpoint.gateway.registering import Registrar, manager_request
+from globus_compute_endpoint.gateway.uplink import Uplink
 from globus_compute_endpoint.host import journal, notify
 from globus_compute_endpoint.host.paths import EndpointPaths
 from globus_compute_endpoint.manager.protocol import Ended, Failed, ProblemFields, Start, Status
 from globus_compute_endpoint.problem import ExitStatus, Problem
-from globus_compute_endpoint.registration import Registration
+from globus_compute_endpoint.registration import Registration, WebServices
 
 __all__ = ["run_gateway"]
 
 log = logging.getLogger(__name__)
 
 _READY_AT_LAST_S = 30.0
-_COMMANDS_AT_ONCE = 32
-_GOODBYE_TIMEOUT_S = 3.0
 _MANAGER_TIMEOUT_S = 30.0
-_QUEUE_REFUSED = (403, 404)  # the replies of a broker which was set up anew
-_CREDENTIALS_REFUSED = (AuthenticationError, ProbableAccessDeniedError)
 
 
 def run_gateway(paths: EndpointPaths) -> int:
@@ -65,9 +56,8 @@ class _Gateway:
         self._over: asyncio.Future[Problem | None]
         self._manager: ManagerClient
         self._notices: Notices
-        self._consumer: Consumer | None = None
-        self._registration: Registration | None = None
-        self._credentials_refused = asyncio.Event()
+        self._registrar: Registrar | None = None
+        self._uplink = Uplink(paths.name, settings.config, self)
         self._is_ready = False
 
     async def run(self) -> int:
@@ -82,7 +72,7 @@ class _Gateway:
         tasks = [
             asyncio.create_task(notify.keep_watchdog()),
             asyncio.create_task(self._manager.run()),
-            asyncio.create_task(self._serve()),
+            asyncio.create_task(self._uplink.run()),
         ]
         for task in tasks:
             task.add_done_callback(self._task_ended)
@@ -120,107 +110,27 @@ class _Gateway:
         else:
             self._notices.report(credentials, frame.problem)
 
-    async def _serve(self) -> None:
-        """Register, then stay connected; with fresh credentials whenever ours are refused."""
-        registrar = Registrar(self._paths, self._settings)
+    async def register(self) -> Registration:
+        """See :class:`UplinkUser`."""
+        if self._registrar is None:
+            self._registrar = _registrar(self._paths, self._settings)
         self._show("waiting for the web services")
-        registration = await registrar.register(self._registration_failed)
-        async with self._connected(registration) as connections:
-            while True:
-                await self._credentials_refused.wait()
-                self._credentials_refused.clear()
-                registration = await registrar.register(self._registration_failed)
-                for connection, url in zip(connections, _urls(registration), strict=True):
-                    connection.replace_url(url)
+        return await self._registrar.register(self._registration_failed)
 
-    @contextlib.asynccontextmanager
-    async def _connected(self, registration: Registration) -> AsyncIterator[list[Connection]]:
-        self._registration = registration
-        log.info("registered as endpoint %s", registration.endpoint_id)
-        commands = registration.command_queue_info
-        if commands is None:
-            raise Problem(
-                "NOT_A_MANAGER",
-                "the web services gave this manager no command queue",
-                "an endpoint which was registered as another kind must be registered anew",
-                ExitStatus.UNAVAILABLE,
-            )
-        heartbeats = Publisher(registration.heartbeat_queue_info.queue_publish_kwargs)
-        self._consumer = Consumer(
-            commands.queue,
-            self._received,
-            prefetch=_COMMANDS_AT_ONCE,
-            on_consuming=lambda: self._show(""),
-        )
-        connections = [
-            self._connection(url, name, on_down)
-            for url, name, on_down in zip(
-                _urls(registration),
-                ("commands", "heartbeats"),
-                (self._commands_down, self._connection_down),
-                strict=True,
-            )
-        ]
-        connections[0].add(self._consumer)
-        connections[1].add(heartbeats)
-        tasks = [asyncio.create_task(connection.run()) for connection in connections]
-        tasks.append(asyncio.create_task(self._beat(heartbeats)))
-        self._show("waiting for the message broker")
-        try:
-            yield connections
-        finally:
-            tasks.pop().cancel()
-            self._consumer.cancel()
-            with contextlib.suppress(Exception):  # a goodbye that nobody hears is no harm
-                async with asyncio.timeout(_GOODBYE_TIMEOUT_S):
-                    await heartbeats.publish(self._heartbeat(active=False))
-            await asyncio.gather(*(connection.close() for connection in connections))
-            await asyncio.gather(*tasks)
+    def consuming(self) -> None:
+        """See :class:`UplinkUser`."""
+        self._show("")
 
-    def _connection(
-        self, url: SecretStr, name: str, on_down: Callable[[BaseException], None]
-    ) -> Connection:
-        config = self._settings.config
-        return Connection(
-            url,
-            name=f"{self._paths.name} {name}",
-            port=config.amqp_port,
-            ca_file=config.services.ca_file,
-            on_down=on_down,
-        )
-
-    def _commands_down(self, reason: BaseException) -> None:
+    def commands_lost(self) -> None:
+        """See :class:`UplinkUser`."""
         self._manager.forget_starts()
-        self._connection_down(reason)
 
-    def _connection_down(self, reason: BaseException) -> None:
+    def disconnected(self) -> None:
+        """See :class:`UplinkUser`."""
         self._show("waiting for the message broker")
-        causes = [reason]
-        if isinstance(reason, AMQPConnectionError):
-            causes.extend(arg for arg in reason.args if isinstance(arg, BaseException))
-        lost_our_queue = getattr(reason, "reply_code", None) in _QUEUE_REFUSED
-        if lost_our_queue or any(isinstance(cause, _CREDENTIALS_REFUSED) for cause in causes):
-            self._credentials_refused.set()
 
-    async def _beat(self, heartbeats: Publisher) -> None:
-        """One heartbeat a period; one that could not be confirmed is not worth repeating."""
-        while True:
-            confirmed = heartbeats.publish(self._heartbeat(active=True))
-            await asyncio.sleep(self._settings.config.heartbeat_period)
-            if not confirmed.cancel() and (error := confirmed.exception()):
-                log.warning("a heartbeat reached nobody: %s", error)
-
-    def _heartbeat(self, *, active: bool) -> bytes:
-        assert self._registration is not None
-        period = self._settings.config.heartbeat_period if active else 0
-        state = {"heartbeat_period": period, "active": active}
-        return messagepack.pack(
-            EPStatusReport(
-                endpoint_id=self._registration.endpoint_id, global_state=state, task_statuses={}
-            )
-        )
-
-    def _received(self, delivery: Delivery) -> None:
+    def received(self, delivery: Delivery) -> None:
+        """See :class:`UplinkUser`."""
         command = parse_command(delivery)
         match command:
             case Refused():
@@ -271,13 +181,12 @@ class _Gateway:
         self._show("waiting for the web services")
 
     def _show(self, waiting_for: str) -> None:
-        consuming = self._consumer is not None and self._consumer.consuming
-        ready = not waiting_for and consuming and self._manager.is_up
+        ready = not waiting_for and self._uplink.is_consuming and self._manager.is_up
         if not waiting_for and not ready:
             waiting_for = "waiting for the " + (
                 "manager" if not self._manager.is_up else "message broker"
             )
-        endpoint_id = self._registration.endpoint_id if self._registration else None
+        endpoint_id = self._uplink.endpoint_id
         text = f"registered as {endpoint_id}" if ready else waiting_for
         notify.notify(STATUS=text)
         self._manager.show(Status(ready=ready, text=text, endpoint_id=endpoint_id))
@@ -303,9 +212,17 @@ class _Gateway:
             self._over.set_result(problem)
 
 
-def _urls(registration: Registration) -> tuple[SecretStr, SecretStr]:
-    commands = registration.command_queue_info or registration.task_queue_info
-    return commands.connection_url, registration.heartbeat_queue_info.connection_url
+def _registrar(paths: EndpointPaths, settings: ManagerSettings) -> Registrar:
+    if not os.environ.get("GLOBUS_COMPUTE_CLIENT_ID"):
+        raise Problem(
+            "CREDENTIALS_MISSING",
+            f"endpoint {paths.name} has no client identity to register with",
+            "write GLOBUS_COMPUTE_CLIENT_ID= and GLOBUS_COMPUTE_CLIENT_SECRET= into"
+            f" {paths.configuration / 'gateway.env'}",
+            ExitStatus.NO_PERMISSION,
+        )
+    request = manager_request(paths.name, settings, paths.config_yaml)
+    return Registrar(WebServices(settings.config), request, paths.registration)
 
 
 def _fields(problem: Problem) -> dict[str, str]:
