@@ -138,7 +138,7 @@ class Instance:
             current = _read(self._directory)
         except (OSError, ValueError):  # a file system that is away takes nothing over
             return True
-        return current is None or current.instance == self._record.instance
+        return current is None or current == self._record
 
 
 @contextlib.contextmanager

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a single user's endpoint by its commands, with real services and processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from endpoint.personal import Person
+
+pytestmark = pytest.mark.timeout(150)
+
+_THREADS = "engine: {type: ThreadPoolEngine, max_workers: 2}\nheartbeat_period: 1\n"
+_DOES_IT_WORK = """
+import json, sys
+from globus_compute_sdk import Executor
+
+def dot_product(a, b):
+    return sum(a_i * b_i for a_i, b_i in zip(a, b))
+
+with Executor(endpoint_id=sys.argv[1]) as ex:
+    print(json.dumps(ex.submit(dot_product, (1, 2, 3), (4, 5, 6)).result(60)))
+"""
+
+
+def state(site: Person, name: str = "mine") -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((site.endpoints / name / "state.json").read_text())
+    return document
+
+
+def rewrite_state(site: Person, name: str = "mine", **fields: object) -> None:
+    path = site.endpoints / name / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def started(site: Person, name: str = "mine") -> str:
+    said = site.told("start", name)
+    match = re.fullmatch(r"Starting endpoint; registered ID: ([0-9a-f-]{36})\n", said)
+    assert match, said
+    return match[1]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.05)
+
+
+def processes_of(site: Person, name: str = "mine") -> list[psutil.Process]:
+    """What the endpoint has started, and itself."""
+    leader = psutil.Process(state(site, name)["pid"])
+    return [leader, *leader.children(recursive=True)]
+
+
+def on_another_host(site: Person, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command on a host of another name, which has the same home directory."""
+    command = [sys.executable, "-m", "globus_compute_endpoint", *arguments]
+    return subprocess.run(
+        ["unshare", "--uts", "sh", "-c", 'hostname login2; exec "$@"', "sh", *command],
+        env=site.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_from_configure_to_delete(site: Person):
+    assert f"Configuration file: {site.endpoints}/mine/config.yaml" in site.told(
+        "configure", "mine"
+    )
+    table = site.told("list").splitlines()
+    assert re.fullmatch(r"\| +Endpoint ID +\| +Status +\| +Endpoint Name +\|", table[1])
+    assert set(table[0]) == set("+-") and set(table[2]) == set("+=")
+    assert re.fullmatch(r"\| None +\| Initialized +\| mine +\|", table[3])
+
+    endpoint_id = started(site)
+
+    assert f"| {endpoint_id} | Running" in site.told("list")
+    assert site.research(_DOES_IT_WORK, endpoint_id) == 32
+    log = (site.endpoints / "mine/endpoint.log").read_text()
+    assert log.startswith(f"========== Endpoint begins: {endpoint_id}\n")
+    processes = processes_of(site)
+    titles = [" ".join(each.cmdline()).strip() for each in processes]
+    assert titles[0] == f"Globus Compute Endpoint ({endpoint_id}, mine)"
+    assert any(title.startswith("parsl: HTEX interchange") for title in titles[1:])
+    assert os.getsid(processes[0].pid) == processes[0].pid  # no terminal's hang-up reaches it
+
+    assert site.told("stop", "mine") == "> Endpoint <mine> is now stopped\n"
+
+    assert f"| {endpoint_id} | Stopped" in site.told("list")
+    assert not [each for each in processes if each.is_running()]
+    assert site.told("stop", "mine") == "> Endpoint <mine> is not running\n"
+    unasked = site.run("delete", "mine")
+    assert (unasked.returncode, "--yes" in unasked.stderr) == (78, True)
+    assert "has been deleted" in site.told("delete", "--yes", "mine")
+    assert json.loads(site.told("list", "--json")) == []
+    asked = (
+        f"from globus_compute_sdk import Client; Client().get_endpoint_metadata({endpoint_id!r})"
+    )
+    gone = subprocess.run(
+        [sys.executable, "-c", asked],
+        env=site.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert gone.returncode != 0 and "404" in gone.stderr
+
+
+def test_two_connections_to_the_broker(site: Person):
+    site.configure("mine", _THREADS)
+    started(site)
+    pid = state(site)["pid"]
+    opened = psutil.Process(pid).net_connections("tcp")
+    assert len([each for each in opened if each.raddr and each.raddr.port == 5672]) == 2
+
+
+def test_a_second_start_is_refused(site: Person):
+    site.configure("mine", _THREADS)
+    started(site)
+    second = site.run("start", "mine")
+    assert second.returncode == 73
+    assert f"is running already (pid {state(site)['pid']})" in second.stderr
+    running = site.run("delete", "--yes", "mine")
+    assert (running.returncode, "stop it first" in running.stderr) == (73, True)
+    before = state(site)["pid"]
+    assert "Starting endpoint" in site.told("restart", "mine")
+    assert state(site)["pid"] != before
+    assert "has been deleted" in site.told("delete", "--yes", "--force", "mine")
+    assert not psutil.pid_exists(before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_signals_stop_it(site: Person, number: signal.Signals):
+    site.configure("mine", _THREADS)
+    endpoint_id = started(site)
+    leader = psutil.Process(state(site)["pid"])
+    leader.send_signal(number)
+    leader.wait(20)
+    assert site.status("mine") == "Stopped"
+    assert started(site) == endpoint_id
+
+
+def test_after_a_kill_it_is_disconnected_and_start_cleans_up(site: Person):
+    site.configure("mine")  # the default engine: interchange, workers
+    endpoint_id = started(site)
+    assert site.research(_DOES_IT_WORK, endpoint_id) == 32
+    processes = processes_of(site)
+    processes[0].kill()
+    processes[0].wait(20)
+    assert site.status("mine") == "Disconnected"
+    assert started(site) == endpoint_id
+    wait_until(lambda: not any(each.is_running() for each in processes))
+    assert site.status("mine") == "Running"
+    assert site.research(_DOES_IT_WORK, endpoint_id) == 32
+
+
+def test_a_pid_of_another_process_is_nobody(site: Person):
+    site.configure("mine", _THREADS)
+    started(site)
+    leader = psutil.Process(state(site)["pid"])
+    leader.kill()
+    leader.wait(20)
+    with subprocess.Popen(["sleep", "100"]) as other:
+        rewrite_state(site, pid=other.pid)
+        assert site.status("mine") == "Disconnected"
+        assert "is now stopped" in site.told("stop", "mine")
+        assert other.poll() is None
+        other.kill()
+    assert site.status("mine") == "Stopped"
+
+
+def test_a_process_of_an_earlier_boot_is_nobody(site: Person):
+    site.configure("mine", _THREADS)
+    started(site)
+    earlier = state(site)
+    rewrite_state(site, boot_id="00000000-0000-0000-0000-000000000000")
+    assert site.status("mine") == "Disconnected"
+    rewrite_state(site, **earlier)
+    assert site.status("mine") == "Running"
+
+
+def test_a_state_file_that_is_garbled_does_not_hide_the_endpoint(site: Person):
+    site.configure("mine", _THREADS)
+    (site.endpoints / "mine/state.json").write_text("{")
+    assert site.status("mine") == "Disconnected"
+    started(site)
+    assert site.status("mine") == "Running"
+
+
+def test_an_endpoint_of_another_host(site: Person):
+    site.configure("mine", _THREADS)
+    endpoint_id = started(site)
+    here = state(site)["host"]
+    listed = on_another_host(site, "list")
+    assert re.search(rf"{endpoint_id} \| Running +\| mine +\| {here} ", listed.stdout), listed
+    for verb in ("start", "stop", "delete"):
+        options = ["--yes"] if verb == "delete" else []
+        refused = on_another_host(site, verb, *options, "mine")
+        assert refused.returncode == 69, refused
+        assert here in refused.stderr and "--take-over" in refused.stderr
+    leader = psutil.Process(state(site)["pid"])
+    taken = on_another_host(site, "stop", "--take-over", "mine")
+    assert "is now stopped" in taken.stdout
+    leader.wait(20)  # it has noticed at its next heartbeat
+    assert site.status("mine") == "Stopped"
+
+
+def test_directories_of_choice(site: Person, tmp_path: Path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    site.told("-c", str(one), "configure", "first")
+    site.told("configure", "second", GLOBUS_COMPUTE_USER_DIR=str(other))
+    (one / "first/config.yaml").write_text(_THREADS)
+    try:
+        site.told("--config-dir", str(one), "start", "first")
+        rows = json.loads(site.told("-c", str(one), "list", "--json"))
+        assert [(row["name"], row["status"]) for row in rows] == [("first", "Running")]
+        pid = json.loads((one / "first/state.json").read_text())["pid"]
+        title = " ".join(psutil.Process(pid).cmdline())
+        assert title.startswith("Globus Compute Endpoint (")
+    finally:
+        site.run("-c", str(one), "stop", "first")
+    rows = json.loads(site.told("list", "--json", GLOBUS_COMPUTE_USER_DIR=str(other)))
+    assert [(row["name"], row["status"]) for row in rows] == [("second", "Initialized")]
+    assert json.loads(site.told("list", "--json")) == []
+
+
+def test_what_fails_in_the_background_is_told_in_the_foreground(site: Person):
+    site.configure("mine", f"{_THREADS}endpoint_setup: echo no such module >&2; exit 3\n")
+    failed = site.run("start", "mine")
+    assert failed.returncode == 78
+    assert "endpoint_setup failed with exit status 3" in failed.stderr
+    assert "no such module" in failed.stderr
+    assert "Starting endpoint" not in failed.stdout
+    assert site.status("mine") == "Disconnected"
+    (site.endpoints / "mine/config.yaml").write_text(_THREADS)
+    started(site)
+
+
+@pytest.mark.parametrize("name", ["../up", "a b", "", "-x", "uep/x", "x" * 200])
+def test_names_are_validated(site: Person, name: str):
+    refused = site.run("configure", "--", name)
+    assert refused.returncode == 78
+    assert "cannot be the name of an endpoint" in refused.stderr
