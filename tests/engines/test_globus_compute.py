@@ -3,6 +3,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -13,9 +14,7 @@ import pytest
 from globus_compute_sdk import ShellFunction
 
 from engines.conftest import Started, error_in
-from globus_compute_endpoint.config.engines import GlobusComputeEngineConfig
 from globus_compute_endpoint.engines.globus_compute import GlobusComputeEngine
-from globus_compute_endpoint.problem import ExitStatus, Problem
 from support.tasks import read_result, value_of
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]
@@ -55,6 +54,17 @@ def leave() -> None:
     import os
 
     os._exit(3)
+
+
+DIES_UNTIL = """st
+dies_until:def dies_until(path, run):
+    import os
+    with open(path, "a") as file:
+        file.write("x")
+    if os.path.getsize(path) < run:
+        os._exit(3)
+    return f"run {run}"
+"""
 
 
 def detach() -> int:
@@ -122,24 +132,15 @@ async def test_a_dead_worker_costs_its_task(started: Started):
         assert await bench.value(add, 1, 1) == 2
 
 
-async def test_a_dead_worker_is_retried_where_allowed(started: Started, tmp_path: Path):
-    def once(path: str) -> str:
-        import os
-
-        if not os.path.exists(path):
-            open(path, "w").close()
-            os._exit(3)
-        return "second time"
-
-    async with started(ENGINE | {"max_retries_on_system_failure": 1}) as bench:
-        source = (
-            "st\nonce:def once(path):\n    import os\n    if not os.path.exists(path):\n"
-            "        open(path, 'w').close()\n        os._exit(3)\n    return 'second time'\n"
-        )
-        assert await bench.value(source, str(tmp_path / "mark")) == "second time"
-        code, text = await bench.error(leave)
+async def test_a_lost_task_is_run_again_as_often_as_allowed(started: Started, tmp_path: Path):
+    quick = {"heartbeat_period": 1}  # so often a pool looks whether its workers live
+    async with started(ENGINE | quick | {"max_retries_on_system_failure": 2}) as bench:
+        assert await bench.value(DIES_UNTIL, str(tmp_path / "third"), 3) == "run 3"
+        code, text = await bench.error(DIES_UNTIL, str(tmp_path / "fourth"), 4)
+        assert (tmp_path / "fourth").read_text() == "xxx"  # so often it has really been run
         assert code == "WorkerLost"
-        assert "tried 2 times" in text
+        assert "It was tried 3 times:" in text
+        assert len(re.findall(r"^  \d\. .*WorkerLost: Task failure due to", text, re.M)) == 3
 
 
 async def test_a_dead_interchange_is_noticed_and_replaced(started: Started):
@@ -197,52 +198,6 @@ async def test_a_resource_specification_which_htex_does_not_take(started: Starte
         code, text = await bench.error(add, 1, 1, resource_specification={"num_nodes": 2})
         assert code == "ResourceSpecificationError"
         assert "num_nodes" in text or "priority" in text
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ({"max_workers_per_nod": 1}, "did you mean max_workers_per_node?"),
-        ({"max_workers_per_node": "many"}, "max_workers_per_node"),
-        ({"provider": {"type": "SlurmProvidr"}}, "there is no 'SlurmProvidr'"),
-        ({"provider": {"type": "LocalProvider", "partition": "x"}}, "provider.partition"),
-        ({"provider": {"launcher": {"type": "os.system"}}}, "engine.provider.launcher.type"),
-        ({"address": {"type": "address_by_magic"}}, "engine.address.type"),
-        ({"address": {"type": "address_by_interface", "ifname": "nope0"}}, "engine.address"),
-        ({"block_error_handler": True}, "cannot be set here"),
-    ],
-)
-async def test_wrong_options_are_named(options: dict[str, Any], told: str):
-    with pytest.raises(Problem) as caught:
-        GlobusComputeEngine(GlobusComputeEngineConfig.model_validate(ENGINE | options))
-    assert told in caught.value.message
-    assert caught.value.exit_status is ExitStatus.CONFIGURATION
-
-
-async def test_all_options_pass_through():
-    options = {
-        "encrypted": False,
-        "worker_port_range": [40000, 41000],
-        "address": {"type": "address_by_interface", "ifname": "lo"},
-        "manager_selector": {"type": "BlockIdManagerSelector"},
-        "prefetch_capacity": 7,
-        "provider": {
-            "type": "SlurmProvider",
-            "partition": "debug",
-            "nodes_per_block": 2,
-            "launcher": {"type": "SrunLauncher", "overrides": "-l"},
-        },
-    }
-    engine = GlobusComputeEngine(GlobusComputeEngineConfig.model_validate(ENGINE | options))
-    executor = engine._make_executor()
-    assert executor.encrypted is False
-    assert executor.worker_port_range == (40000, 41000)
-    assert executor.address == "127.0.0.1"
-    assert executor.prefetch_capacity == 7
-    assert executor.provider.partition == "debug"
-    assert executor.provider.launcher.overrides == "-l"
-    assert executor.heartbeat_threshold == 120  # a cluster's network: Parsl's own
-    assert GlobusComputeEngine(GlobusComputeEngineConfig())._make_executor().encrypted is True
 
 
 PEER = Path(os.environ.get("PEER_VENV", "/var/cache/globus-compute-tests/peer")).resolve()

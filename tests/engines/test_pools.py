@@ -3,6 +3,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -178,7 +179,10 @@ async def test_a_killed_worker_is_explained_and_replaced(
 async def test_a_lost_task_is_retried_as_often_as_allowed(started: Started):
     async with started(PROCESSES | {"max_retries_on_system_failure": 2}) as bench:
         _, text = await bench.error(end, int(signal.SIGKILL))
-        assert "tried 3 times" in text
+        assert "It was tried 3 times:" in text
+        assert (
+            len(re.findall(r"^  \d\. The worker process .* was killed by SIGKILL", text, re.M)) == 3
+        )
 
 
 async def test_an_idle_worker_which_is_killed_is_replaced(started: Started):

@@ -12,9 +12,9 @@ from globus_compute_endpoint.config.common import CommonConfig
 from globus_compute_endpoint.config.kind import is_manager
 from globus_compute_endpoint.config.loading import Document, load_file, validate
 from globus_compute_endpoint.config.manager import ManagerConfig
-from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
 from globus_compute_endpoint.host.paths import endpoint_paths
 from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.user_endpoint.configuration import checked
 from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
 
 __all__ = ["UserEndpointOfOne", "endpoint_named", "name_argument", "take_over_option"]
@@ -42,8 +42,10 @@ class UserEndpointOfOne:
         """
         document: Document = load_file(self.directory.config)
         manager = is_manager(document, self.directory.path)
-        model = ManagerConfig if manager else UserEndpointConfig
-        return validate(model, document, str(self.directory.config)), manager
+        source = str(self.directory.config)
+        if manager:
+            return validate(ManagerConfig, document, source), True
+        return checked(document, source), False
 
 
 def endpoint_named(name: str) -> UserEndpointOfOne:

@@ -77,12 +77,12 @@ def run_endpoint(endpoint: UserEndpointOfOne, handed: Handed, hooks: Hooks = NO_
     directory = endpoint.directory
     title = process_title(str(endpoint_id), endpoint.name)
     setproctitle(title)
-    config, manager = endpoint.load()
     with (
         running_instance(endpoint.name, directory, take_over=handed.take_over) as instance,
         _stopped_by_signals(),
     ):
         log_to(directory.log, str(endpoint_id), debug=handed.debug)
+        config, manager = endpoint.load()
         if manager:
             _serve_manager(endpoint, handed, title, hooks)
             return

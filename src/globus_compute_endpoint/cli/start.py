@@ -20,11 +20,11 @@ from globus_compute_endpoint.cli.endpoints import (
 )
 from globus_compute_endpoint.cli.running import Handed, run_endpoint
 from globus_compute_endpoint.config.common import CommonConfig
-from globus_compute_endpoint.config.loading import load_yaml, validate
-from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
+from globus_compute_endpoint.config.loading import load_yaml
 from globus_compute_endpoint.host.paths import endpoint_paths
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.registration import Registration, RegistrationRequest, WebServices
+from globus_compute_endpoint.user_endpoint.configuration import checked
 from globus_compute_endpoint.user_endpoint.control import Control
 from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
 from globus_compute_endpoint.user_endpoint.instance import EndpointState, instance_status
@@ -128,7 +128,7 @@ def start_user_endpoint(obj: dict[str, Any], name: str) -> None:
             ExitStatus.DATA,
         ) from None  # the error's text holds passwords
     source = "the configuration on standard input"
-    config = validate(UserEndpointConfig, load_yaml(handed.config, source), source)
+    config = checked(load_yaml(handed.config, source), source)
     directory = EndpointDirectory.of(endpoint_paths(name).name)
     directory.make()
     with directory.lock():

@@ -18,9 +18,15 @@ __all__ = [
 ]
 
 
-def _known_serializers(names: tuple[str, ...]) -> tuple[str, ...]:
+def _known_serializers(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if names is None:
+        return None
     try:
-        parse_allowlist(names)
+        if not parse_allowlist(names):  # the SDK takes an empty list for none
+            raise SerdeError(
+                "Deserialization allowlists must contain at least one code and one data"
+                f" deserializer/wildcard (got: {list(names)})"
+            )
     except SerdeError as error:
         raise ValueError(str(error)) from error
     return names
@@ -32,9 +38,11 @@ class _AnyEngine(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     label: str | None = None
-    allowed_serializers: Annotated[tuple[str, ...], AfterValidator(_known_serializers)] = ()
+    allowed_serializers: Annotated[tuple[str, ...] | None, AfterValidator(_known_serializers)] = (
+        None
+    )
     run_in_sandbox: bool = False
-    working_dir: Path | None = None
+    working_dir: Annotated[Path, AfterValidator(Path.expanduser)] | None = None
     max_retries_on_system_failure: Annotated[int, Field(ge=0)] = 0
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,12 +14,21 @@ from pydantic_core import ErrorDetails
 
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
-__all__ = ["Document", "load_file", "load_yaml", "validate"]
+__all__ = [
+    "Document",
+    "KeyPath",
+    "WrongOption",
+    "did_you_mean",
+    "load_file",
+    "load_yaml",
+    "validate",
+]
 
 Model = TypeVar("Model", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
 
 _SHOWN_PROBLEMS = 5
+_CORRECT = "correct the named options"
 
 
 class Document(dict[str, Any]):
@@ -33,6 +42,22 @@ class Document(dict[str, Any]):
             if (line := self.lines.get(path[:length])) is not None:
                 return line
         return None
+
+
+class WrongOption(Problem):
+    """An option which no model of ours, but what it was meant for has refused.
+
+    ``path`` leads to it from the top of its document.
+    """
+
+    def __init__(self, path: KeyPath, what: str) -> None:
+        self._path, self._what = path, what
+        super().__init__("OPTION", f"{_dotted(path)}: {what}", _CORRECT, ExitStatus.CONFIGURATION)
+
+    def located(self, document: Mapping[str, Any], source: str) -> Problem:
+        """Return the problem as :func:`validate` would have told it, with file and line."""
+        text = f"{source}: {_dotted(self._path)}{_line(document, self._path)}: {self._what}"
+        return Problem("CONFIG_INVALID", text, _CORRECT, ExitStatus.CONFIGURATION)
 
 
 class _Loader(yaml.SafeLoader):
@@ -119,22 +144,56 @@ def validate(model: type[Model], mapping: Mapping[str, Any], source: str) -> Mod
     raise Problem(
         "CONFIG_INVALID",
         f"{source}: " + "; ".join(lines),
-        "correct the named options",
+        _CORRECT,
         ExitStatus.CONFIGURATION,
     )
 
 
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return " (did you mean …?)" where one of the known names is close, else nothing."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
 def _describe(item: ErrorDetails, model: type[BaseModel], mapping: Mapping[str, Any]) -> str:
-    path: KeyPath = item["loc"]
-    line = mapping.line_of(path) if isinstance(mapping, Document) else None
+    path, owner = _as_written(item["loc"], model)
     text = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        text = "no such option"
-        known = model.model_fields if len(path) == 1 else ()
-        if close := difflib.get_close_matches(str(path[-1]), known, n=1):
-            text += f" (did you mean {close[0]}?)"
-    where = f" (line {line})" if line else ""
-    return f"{'.'.join(str(part) for part in path) or 'the whole'}{where}: {text}"
+        text = "no such option" + did_you_mean(path[-1], owner.model_fields if owner else ())
+    elif item["type"] == "union_tag_invalid":
+        context = item["ctx"]
+        path = (*path, context["discriminator"].strip("'"))
+        known = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
+        guess = did_you_mean(context["tag"], known)
+        text = f"there is no {context['tag']}{guess}; known are {', '.join(known)}"
+    return f"{_dotted(path)}{_line(mapping, path)}: {text}"
+
+
+def _as_written(loc: KeyPath, model: type[BaseModel]) -> tuple[KeyPath, type[BaseModel] | None]:
+    """Return a path without the tags of unions, and the model which its last key belongs to."""
+    path: KeyPath = ()
+    owner: type[BaseModel] | None = None
+    inner: Any = model
+    parts = iter(loc)
+    for part in parts:
+        path = (*path, part)
+        owner = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+        field = owner.model_fields.get(str(part)) if owner else None
+        inner = field.annotation if field else None
+        if field and isinstance(field.discriminator, str) and len(path) < len(loc):
+            tag, by = next(parts), field.discriminator
+            members = get_args(field.annotation)
+            inner = next(m for m in members if tag in get_args(m.model_fields[by].annotation))
+    return path, owner
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(str(part) for part in path) or "the whole"
+
+
+def _line(mapping: Mapping[str, Any], path: KeyPath) -> str:
+    line = mapping.line_of(path) if isinstance(mapping, Document) else None
+    return f" (line {line})" if line else ""
 
 
 def _lines(node: yaml.Node, path: KeyPath) -> Iterable[tuple[KeyPath, int]]:

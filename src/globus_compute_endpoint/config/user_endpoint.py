@@ -10,7 +10,10 @@ from pydantic import Field, field_validator
 from globus_compute_endpoint.config.common import CommonConfig
 from globus_compute_endpoint.config.engines import EngineConfig, GlobusComputeEngineConfig
 
-__all__ = ["UserEndpointConfig"]
+__all__ = ["DEPRECATED_ENGINE", "UserEndpointConfig"]
+
+#: What GlobusComputeEngine was called before; still taken, for configurations of that time.
+DEPRECATED_ENGINE = "HighThroughputEngine"
 
 
 class UserEndpointConfig(CommonConfig):
@@ -30,6 +33,8 @@ class UserEndpointConfig(CommonConfig):
     @field_validator("engine", mode="before")
     @classmethod
     def _default_type(cls, engine: Any) -> Any:
-        if isinstance(engine, dict) and "type" not in engine:
-            return {"type": "GlobusComputeEngine", **engine}
+        if engine is None:
+            return {"type": "GlobusComputeEngine"}
+        if isinstance(engine, dict) and engine.get("type") in (None, DEPRECATED_ENGINE):
+            return {**engine, "type": "GlobusComputeEngine"}
         return engine

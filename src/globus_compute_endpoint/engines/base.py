@@ -53,7 +53,7 @@ class Engine(ABC):
     def __init__(
         self,
         *,
-        allowed_serializers: tuple[str, ...] = (),
+        allowed_serializers: tuple[str, ...] | None = None,
         run_in_sandbox: bool = False,
         working_dir: Path | None = None,
     ) -> None:
@@ -124,6 +124,14 @@ class Engine(ABC):
     def note_start(self, task: TaskRequest, where: str) -> None:
         """Log that a task has been handed on to where it runs."""
         log.info("Task %s given to %s", task.task_id, where, extra={"GC_TASK_ID": task.task_id})
+
+    def tell_attempts(self, reasons: list[str]) -> str:
+        """Return the last reason for which a task was lost, and what became of the others."""
+        *_, last = reasons
+        if len(reasons) == 1:
+            return last
+        history = [f"  {n}. {each.splitlines()[0]}" for n, each in enumerate(reasons, 1)]
+        return "\n".join([last, f"It was tried {len(reasons)} times:", *history])
 
     def fail(self, task: TaskRequest, code: str, text: str) -> None:
         """Deliver an error result for a task which no worker could answer for."""

@@ -53,7 +53,7 @@ class GlobusComputeEngine(Engine):
         self._starting: asyncio.Task[None] | None = None
         self._burials: set[asyncio.Task[None]] = set()
         self._tasks: dict[str, TaskRequest] = {}  # all that are not delivered yet
-        self._attempts: dict[str, int] = {}  # of those which were lost before
+        self._losses: dict[str, list[str]] = {}  # why, of those which were lost before
         self._handoff: Handoff[Done] | None = None
 
     async def start(self, context: EngineContext) -> None:
@@ -197,12 +197,11 @@ class GlobusComputeEngine(Engine):
             self._send(task)
 
     def _try_again(self, task: TaskRequest, reason: str) -> None:
-        attempts = self._attempts.get(task.task_id, 0) + 1
-        if attempts > self._config.max_retries_on_system_failure:
-            tried = f"\nIt was tried {attempts} times." if attempts > 1 else ""
-            self._finish(task, "WorkerLost", reason + tried)
+        losses = [*self._losses.get(task.task_id, ()), reason]
+        if len(losses) > self._config.max_retries_on_system_failure:
+            self._finish(task, "WorkerLost", self.tell_attempts(losses))
             return
-        self._attempts[task.task_id] = attempts
+        self._losses[task.task_id] = losses
         log.warning(
             "Task %s is tried again: %s",
             task.task_id,
@@ -217,7 +216,7 @@ class GlobusComputeEngine(Engine):
 
     def _forget(self, task_id: str) -> None:
         del self._tasks[task_id]
-        self._attempts.pop(task_id, None)
+        self._losses.pop(task_id, None)
 
 
 def _find_parsl_on_path() -> None:

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import inspect
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -21,9 +21,9 @@ from parsl.providers import LocalProvider
 from typeguard import TypeCheckError
 
 from globus_compute_endpoint.config.engines import GlobusComputeEngineConfig
-from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.config.loading import KeyPath, WrongOption, did_you_mean
 
-__all__ = ["PromptLocalProvider", "executor_factory"]
+__all__ = ["REFUSED", "PromptLocalProvider", "executor_factory"]
 
 _LOOPBACK = "127.0.0.1"
 # What a dead block on this very machine should cost, instead of the two minutes which suit a
@@ -40,10 +40,22 @@ threading.Thread(
 ).start()
 runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
 """
-# Options of HTEX which would take the worker's life out of our hands.
-_OURS = frozenset({"self", "block_error_handler", "storage_access", "remote_monitoring_radio"})
-
-_ADDRESSES = ("address_by_hostname", "address_by_interface", "address_by_query", "address_by_route")
+#: The options of HTEX which cannot be set, and why.
+REFUSED = {
+    "block_error_handler": "the engine itself replaces blocks which fail, and tells why they did",
+    "storage_access": "the functions of Globus Compute have no files which Parsl could stage",
+    "remote_monitoring_radio": "Parsl's monitoring has no part in an endpoint",
+}
+_ADDRESSES = (
+    "address_by_hostname",
+    "address_by_interface",
+    "address_by_query",
+    "address_by_route",
+    "get_any_address",
+)
+_ENGINE: KeyPath = ("engine",)
+# typeguard's text, where an argument has the wrong type.
+_ARGUMENT = re.compile(r'^argument "(\w+)"')
 
 
 class PromptLocalProvider(LocalProvider):
@@ -71,11 +83,20 @@ def executor_factory(config: GlobusComputeEngineConfig) -> Callable[[], Any]:
     """Return a function which makes an executor, each time anew; it has worked once.
 
     Raises:
-        Problem: Parsl does not take an option (CONFIGURATION).
+        WrongOption: Parsl does not take an option.
     """
+    given = dict(config.model_extra or {})
+    for name, reason in REFUSED.items():
+        if name in given:
+            raise WrongOption((*_ENGINE, name), f"cannot be set here: {reason}")
+    if isinstance(given.get("address"), Mapping):
+        given["address"] = _address(given["address"])  # once: it may ask the network
+    for name in ("worker_port_range", "interchange_port_range"):
+        if isinstance(given.get(name), list):
+            given[name] = tuple(given[name])
 
     def make() -> Any:
-        options: dict[str, Any] = dict(config.model_extra or {})
+        options = dict(given)
         provider = _provider(config.provider)
         if isinstance(provider, LocalProvider):
             options = {"address": _LOOPBACK, **_LOCAL_HEARTBEATS, **options}
@@ -83,17 +104,13 @@ def executor_factory(config: GlobusComputeEngineConfig) -> Callable[[], Any]:
         options["label"] = config.label or "GlobusComputeEngine"
         watched = [sys.executable, "-c", _INTERCHANGE, str(os.getpid())]
         options.setdefault("interchange_launch_cmd", watched)
-        if isinstance(options.get("address"), Mapping):
-            options["address"] = _address(options["address"])
         if isinstance(options.get("manager_selector"), Mapping):
             options["manager_selector"] = _typed(
-                options["manager_selector"], selectors, "engine.manager_selector", "Selector"
+                options["manager_selector"], selectors, (*_ENGINE, "manager_selector"), "Selector"
             )
-        for name in ("worker_port_range", "interchange_port_range"):
-            if isinstance(options.get(name), list):
-                options[name] = tuple(options[name])
         # Ours sees blocks fail, too: Parsl's gives up for good after a single one.
-        executor = _call(HighThroughputExecutor, options | _no_handler(options), "engine")
+        options["block_error_handler"] = False
+        executor = _call(HighThroughputExecutor, options, _ENGINE)
         executor._check_python_mismatch = False  # what we send is source, for any Python
         return executor
 
@@ -101,57 +118,71 @@ def executor_factory(config: GlobusComputeEngineConfig) -> Callable[[], Any]:
     return make
 
 
-def _no_handler(options: Mapping[str, Any]) -> dict[str, Any]:
-    if clash := sorted(_OURS & options.keys()):
-        raise _wrong(f"engine.{clash[0]}", "cannot be set here")
-    return {"block_error_handler": False}
-
-
 def _provider(options: Mapping[str, Any]) -> Any:
+    path = (*_ENGINE, "provider")
     options = {"type": "LocalProvider", **options}
+    if options.get("worker_init") is None:  # a template's way of leaving it out
+        options.pop("worker_init", None)
     if isinstance(options.get("launcher"), Mapping):
         options["launcher"] = _typed(
-            options["launcher"], parsl.launchers, "engine.provider.launcher", "Launcher"
+            options["launcher"], parsl.launchers, (*path, "launcher"), "Launcher"
         )
-    provider = _typed(options, parsl.providers, "engine.provider", "Provider")
+    provider = _typed(options, parsl.providers, path, "Provider")
+    _check_what_parsl_does_not(provider, path)
     if type(provider) is LocalProvider:
         rest = {key: value for key, value in options.items() if key != "type"}
         return PromptLocalProvider(**rest)
     return provider
 
 
+def _check_what_parsl_does_not(provider: Any, path: KeyPath) -> None:
+    """Refuse what Parsl would stumble over later, or never run a task with."""
+    if not isinstance(provider.worker_init, str):
+        raise WrongOption((*path, "worker_init"), "must be text")
+    if not isinstance(provider.parallelism, int | float) or not 0 < provider.parallelism <= 1:
+        raise WrongOption((*path, "parallelism"), "must be a number above 0, up to 1")
+    for name in ("nodes_per_block", "init_blocks", "min_blocks", "max_blocks"):
+        least = 1 if name in ("nodes_per_block", "max_blocks") else 0
+        value = getattr(provider, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise WrongOption((*path, name), f"must be an integer from {least}, not {value!r}")
+    for name in ("init_blocks", "min_blocks"):
+        if getattr(provider, name) > provider.max_blocks:
+            raise WrongOption((*path, name), f"is above max_blocks ({provider.max_blocks})")
+
+
 def _address(options: Mapping[str, Any]) -> str:
+    path = (*_ENGINE, "address")
     rest = dict(options)
-    kind = rest.pop("type", None)
-    if kind not in _ADDRESSES:
-        raise _wrong("engine.address.type", f"must be one of {', '.join(_ADDRESSES)}")
-    return str(_call(getattr(parsl.addresses, kind), rest, "engine.address"))
+    kind = _known(rest.pop("type", None), _ADDRESSES, path)
+    return str(_call(getattr(parsl.addresses, kind), rest, path))
 
 
-def _typed(options: Mapping[str, Any], module: ModuleType, path: str, suffix: str) -> Any:
+def _typed(options: Mapping[str, Any], module: ModuleType, path: KeyPath, suffix: str) -> Any:
     """Make the object which ``type`` names; only what the module offers can be named."""
     rest = dict(options)
-    kind = rest.pop("type", None)
     known = [name for name in dir(module) if name.endswith(suffix) and not name.startswith("_")]
-    if kind not in known:
-        raise _wrong(f"{path}.type", f"there is no {kind!r}; known are {', '.join(known)}")
-    return _call(getattr(module, str(kind)), rest, path)
+    return _call(getattr(module, _known(rest.pop("type", None), known, path)), rest, path)
 
 
-def _call(function: Callable[..., Any], options: Mapping[str, Any], path: str) -> Any:
+def _known(kind: object, known: Sequence[str], path: KeyPath) -> str:
+    if isinstance(kind, str) and kind in known:
+        return kind
+    told = f"there is no {kind!r}{did_you_mean(kind, known)}" if kind else "it is missing"
+    raise WrongOption((*path, "type"), f"{told}; known are {', '.join(known)}")
+
+
+def _call(function: Callable[..., Any], options: Mapping[str, Any], path: KeyPath) -> Any:
     parameters = inspect.signature(function).parameters
     for name in options:
         if name not in parameters:
-            close = difflib.get_close_matches(name, parameters, n=1)
-            guess = f" (did you mean {close[0]}?)" if close else ""
-            raise _wrong(f"{path}.{name}", f"no such option{guess}")
+            guess = did_you_mean(name, parameters)
+            raise WrongOption((*path, name), f"no such option{guess}")
     try:
         return function(**options)
     except (TypeError, ValueError, TypeCheckError, AssertionError, OSError) as error:
-        raise _wrong(path, f"Parsl does not take it: {error}") from error
+        if named := _ARGUMENT.match(str(error)):
+            path = (*path, named[1])
+        raise WrongOption(path, f"Parsl does not take it: {error}") from error
     except Exception as error:  # each provider has exceptions of its own
-        raise _wrong(path, f"{type(error).__name__}: {error}") from error
-
-
-def _wrong(path: str, what: str) -> Problem:
-    return Problem("ENGINE_OPTION", f"{path}: {what}", "correct it", ExitStatus.CONFIGURATION)
+        raise WrongOption(path, f"{type(error).__name__}: {error}") from error

@@ -49,7 +49,7 @@ class ProcessPoolEngine(Engine):
         self._queue: deque[TaskRequest] = deque()
         self._idle: list[WorkerProcess] = []
         self._busy: dict[WorkerProcess, TaskRequest] = {}
-        self._attempts: dict[str, int] = {}  # of tasks whose worker has died
+        self._losses: dict[str, list[str]] = {}  # of tasks whose worker has died: why
 
     async def start(self, context: EngineContext) -> None:
         await super().start(context)
@@ -105,7 +105,7 @@ class ProcessPoolEngine(Engine):
         if task is None:
             return  # it is being stopped
         self._idle.append(process)
-        self._attempts.pop(task.task_id, None)
+        self._losses.pop(task.task_id, None)
         self._dispatch()  # first, so that the worker is busy while we publish
         self.context.deliver(task.task_id, packed)
 
@@ -127,13 +127,13 @@ class ProcessPoolEngine(Engine):
             task.task_id,
             extra={"GC_TASK_ID": task.task_id},
         )
-        attempts = self._attempts.pop(task.task_id, 0) + 1
+        losses = [*self._losses.pop(task.task_id, ()), _why_lost(process.pid, status)]
         # Once more for free where nothing has been run yet; not for ever.
-        if attempts <= self._retries or (attempts == 1 and not process.started):
-            self._attempts[task.task_id] = attempts
+        if len(losses) <= self._retries or (len(losses) == 1 and not process.started):
+            self._losses[task.task_id] = losses
             self._queue.appendleft(task)
         else:
-            self.fail(task, "WorkerLost", _why_lost(process.pid, status, attempts))
+            self.fail(task, "WorkerLost", self.tell_attempts(losses))
         self._replace()
 
     def _replace(self) -> None:
@@ -155,7 +155,7 @@ def describe(status: int | None) -> str:
     return f"was killed by {name}"
 
 
-def _why_lost(pid: int, status: int | None, attempts: int) -> str:
+def _why_lost(pid: int, status: int | None) -> str:
     text = f"The worker process (pid {pid}) {describe(status)} while it ran the task."
     if status is not None and status >= 0:
         text += " Does the function, or a library which it calls, end the process (os._exit)?"
@@ -163,6 +163,4 @@ def _why_lost(pid: int, status: int | None, attempts: int) -> str:
         text += " That is what running out of memory looks like: ask for less, or for more memory."
     elif status in {-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, -signal.SIGILL}:
         text += " A library written in C has crashed: check its version and the arguments."
-    if attempts > 1:
-        text += f" It was tried {attempts} times."
     return text

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
+from globus_compute_endpoint.config.loading import KeyPath, WrongOption
 from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
 from globus_compute_endpoint.engines.flight_recorder import FlightRecorder
 from globus_compute_endpoint.engines.handoff import Handoff
 from globus_compute_endpoint.engines.process_pool import ProcessPoolEngine
-from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.worker import task as worker
 
 __all__ = ["ThreadPoolEngine"]
@@ -40,7 +41,7 @@ class ThreadPoolEngine(Engine):
     ) -> None:
         super().__init__(**options)
         if self._sandbox:
-            raise _refuse("run_in_sandbox", "threads share one working directory")
+            raise _refuse(("engine", "run_in_sandbox"), "threads share one working directory")
         self.slots = max_workers or min(32, (os.cpu_count() or 1) + 4)
         self._retries = max_retries_on_system_failure
         self._shell = ProcessPoolEngine(
@@ -50,11 +51,13 @@ class ThreadPoolEngine(Engine):
         self._outstanding = 0
         self._handoff: Handoff[tuple[TaskRequest, Outcome]] | None = None
         self._recorder: FlightRecorder | None = None
+        self._directory_before = Path("/")  # all threads share one: the process's
 
     async def start(self, context: EngineContext) -> None:
         await super().start(context)
         if os.environ.get("GC_TASK_TIMEOUT"):
-            raise _refuse("a time-out of tasks (GC_TASK_TIMEOUT)", "threads are not interruptible")
+            raise _refuse(("GC_TASK_TIMEOUT in the environment",), "threads are not interruptible")
+        self._directory_before = _enter(Path(self._directory))
         self._handoff = Handoff(self._done)
         self._recorder = FlightRecorder(context.directory, self.slots)
         for slot in range(self.slots):
@@ -86,6 +89,7 @@ class ThreadPoolEngine(Engine):
         if self._recorder is not None:
             self._recorder.clear()
         await self._shell.stop()
+        os.chdir(self._directory_before)
 
     def status(self) -> dict[str, Any]:
         busy = min(self._outstanding, self.slots)
@@ -135,10 +139,18 @@ def _why_died(deaths: int) -> str:
     )
 
 
-def _refuse(option: str, reason: str) -> Problem:
-    return Problem(
-        "ENGINE_CANNOT",
-        f"ThreadPoolEngine cannot offer {option}: {reason}",
-        "use ProcessPoolEngine or GlobusComputeEngine, or leave the option out",
-        ExitStatus.CONFIGURATION,
-    )
+def _enter(directory: Path) -> Path:
+    """Make a directory the process's, and return the one before."""
+    before = Path.cwd()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        os.chdir(directory)
+    except OSError as error:
+        reason = f"{directory} cannot be used: {error.strerror}"
+        raise WrongOption(("engine", "working_dir"), reason) from error
+    return before
+
+
+def _refuse(path: KeyPath, reason: str) -> WrongOption:
+    remedy = "use ProcessPoolEngine or GlobusComputeEngine, or leave it out"
+    return WrongOption(path, f"ThreadPoolEngine cannot offer it: {reason}; {remedy}")

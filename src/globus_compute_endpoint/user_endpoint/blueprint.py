@@ -9,9 +9,10 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from globus_compute_endpoint.config.common import Port
-from globus_compute_endpoint.config.loading import load_yaml, validate
+from globus_compute_endpoint.config.loading import load_yaml
 from globus_compute_endpoint.config.template import render_user_config
 from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
+from globus_compute_endpoint.user_endpoint.configuration import checked
 
 __all__ = ["Blueprint", "check", "render"]
 
@@ -57,7 +58,7 @@ def check(blueprint: Blueprint, rendered: str) -> UserEndpointConfig:
     Raises:
         Problem: it is no valid configuration (CONFIGURATION).
     """
-    config = validate(UserEndpointConfig, load_yaml(rendered, _SOURCE), _SOURCE)
+    config = checked(load_yaml(rendered, _SOURCE), _SOURCE)
     if config.amqp_port is None and blueprint.amqp_port is not None:
         config = config.model_copy(update={"amqp_port": blueprint.amqp_port})
     if blueprint.allowed_functions is not None:  # the administrator's word, not the template's

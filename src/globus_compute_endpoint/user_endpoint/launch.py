@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 _NOTICE_PERIOD = 3  # what the services expect of a report of failure
 _NOTICE_TIMEOUT = 30.0
+_SETUP_TIMEOUT = 3600.0  # building an environment takes a while
+_TEARDOWN_TIMEOUT = 600.0
 
 
 class LaunchDocument(Blueprint):
@@ -97,7 +99,8 @@ def serve(settings: Settings, control: Control, hooks: Hooks = NO_HOOKS) -> None
     engine = build(settings.config.engine)
     if settings.config.endpoint_setup:
         hooks.running("endpoint_setup")
-        run_script("endpoint_setup", settings.config.endpoint_setup)
+        if not run_script("endpoint_setup", settings.config.endpoint_setup, _SETUP_TIMEOUT):
+            return
         hooks.running(None)
     try:
         asyncio.run(_run(settings, engine, control, hooks))
@@ -107,7 +110,7 @@ def serve(settings: Settings, control: Control, hooks: Hooks = NO_HOOKS) -> None
 
 def _tear_down(script: str | None) -> None:
     try:
-        run_script("endpoint_teardown", script)
+        run_script("endpoint_teardown", script, _TEARDOWN_TIMEOUT)
     except Problem as problem:  # nobody's task has failed because of it
         log.error("%s", problem)
 

@@ -3,8 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import selectors
+import signal
 import subprocess
+import time
+from collections import deque
+from collections.abc import Iterator
+from types import FrameType
 
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
@@ -12,43 +20,127 @@ __all__ = ["run_script"]
 
 log = logging.getLogger(__name__)
 
-_TIMEOUT = 3600  # seconds: building an environment takes a while
-_SHOWN = 2000
+_SHOWN = 2000  # characters of output in an error; all of it is in the log
+_LINE = 4096  # bytes of a line without an end
+_CHUNK = 65536
+_SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
 
 
-def run_script(option: str, script: str | None) -> None:
+class _Interrupted(Exception):
+    """A signal which stops endpoints has come."""
+
+
+def run_script(option: str, script: str | None, seconds: float) -> bool:
     """Run a script in a shell, to its end; ``option`` is what the configuration calls it.
 
+    Its output is logged line by line. What it leaves in the background goes on, if it succeeds.
+    Returns False where SIGTERM, SIGQUIT or SIGINT has ended it, and should end this process.
+
     Raises:
-        Problem: it failed, or did not end (CONFIGURATION).
+        Problem: it failed, or did not end in time (CONFIGURATION).
     """
     if not script or not script.strip():
-        return
+        return True
     log.info("Running %s", option)
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", script],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    tail: deque[str] = deque(maxlen=100)
     try:
-        done = subprocess.run(
-            ["/bin/sh", "-c", script],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _failed(option, f"did not end within {_TIMEOUT} s", error.output) from error
-    if done.returncode != 0:
-        raise _failed(option, f"failed with exit status {done.returncode}", done.stdout)
-    log.info("%s has succeeded: %s", option, done.stdout[-_SHOWN:])
+        status = _follow(process, option, tail, time.monotonic() + seconds)
+    except TimeoutError:
+        raise _failed(option, f"did not end within {seconds:g} s", tail) from None
+    except _Interrupted as signalled:
+        log.info("%s was cut short by %s", option, signalled)
+        return False
+    if status != 0:
+        how = f"failed with exit status {status}"
+        if status < 0:
+            how = f"was killed by {signal.Signals(-status).name}"
+        raise _failed(option, how, tail)
+    log.info("%s has succeeded", option)
+    return True
 
 
-def _failed(option: str, how: str, output: str | bytes | None) -> Problem:
-    text = output.decode(errors="replace") if isinstance(output, bytes) else output or ""
-    tail = text.strip()[-_SHOWN:]
+def _follow(
+    process: subprocess.Popen[bytes], option: str, tail: deque[str], deadline: float
+) -> int:
+    """Log the output until the script ends, and return its status. Kills it if that fails."""
+    assert process.stdout is not None
+    status = None
+    with process.stdout, _interruptible():
+        try:
+            for line in _lines(process.stdout.fileno(), process.pid, deadline):
+                log.info("%s: %s", option, line)
+                tail.append(line)
+            status = process.wait()
+        finally:
+            if status != 0:
+                _kill_group(process)
+    return status
+
+
+def _lines(output: int, pid: int, deadline: float) -> Iterator[str]:
+    """Yield the lines of its output until it has ended. Raises TimeoutError at the deadline.
+
+    What a script leaves in the background may hold the output open for ever: the script's own
+    end is what counts.
+    """
+    ended = os.pidfd_open(pid)
+    rest = b""
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(output, selectors.EVENT_READ)
+            selector.register(ended, selectors.EVENT_READ)
+            while True:
+                ready = {key.fd for key, _ in selector.select(deadline - time.monotonic())}
+                if not ready:
+                    raise TimeoutError
+                if output not in ready:
+                    break
+                if not (data := os.read(output, _CHUNK)):
+                    selector.unregister(output)
+                *lines, rest = (rest + data).split(b"\n")
+                yield from (line.decode(errors="replace") for line in lines)
+                if len(rest) > _LINE:
+                    yield rest.decode(errors="replace")
+                    rest = b""
+    finally:
+        os.close(ended)
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let the signals which stop an endpoint stop a script as well."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise _Interrupted(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _failed(option: str, how: str, tail: deque[str]) -> Problem:
+    output = "\n".join(tail).strip()[-_SHOWN:]
     return Problem(
         "SCRIPT_FAILED",
-        f"{option} {how}" + (f"; it said: {tail}" if tail else ""),
-        f"mend the script in {option}",
+        f"{option} {how}" + (f"; it said: {output}" if output else ""),
+        f"mend the script in {option}; endpoint.log has all of its output",
         ExitStatus.CONFIGURATION,
     )
