@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Making, deriving and comparing secrets. None is stored in a form that could be used."""
+"""Making, deriving and comparing secrets.
+
+None is stored in a form that could be used, but for the key which signs id tokens.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,30 @@ import hmac
 import os
 import secrets
 
-__all__ = ["derive_password", "hash_secret", "new_secret", "token_digest", "verify_secret"]
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+__all__ = [
+    "derive_password",
+    "hash_secret",
+    "new_secret",
+    "new_signing_key",
+    "token_digest",
+    "verify_secret",
+]
+
+_RSA_BITS = 2048
 
 
 def new_secret() -> str:
     """A fresh secret of 256 random bits, safe in URLs and shells."""
     return secrets.token_urlsafe(32)
+
+
+def new_signing_key() -> str:
+    """A fresh RSA private key, in PEM. Takes some 100 ms."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 def hash_secret(secret: str) -> str:

@@ -15,6 +15,7 @@ import uvicorn
 from globus_compute_services import notify
 from globus_compute_services.api.app import make_app
 from globus_compute_services.api.context import Parts
+from globus_compute_services.auth.desk import open_desk
 from globus_compute_services.broker import names
 from globus_compute_services.broker.accounts import Accounts
 from globus_compute_services.broker.link import BrokerLink
@@ -66,7 +67,7 @@ async def serve(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         database = Database(settings.database_url)
         stack.push_async_callback(database.close)
-        await database.check()
+        await database.upgrade()
         broker = settings.broker
         management = await stack.enter_async_context(
             Management(broker.management_url, broker.username, broker.password, broker.vhost)
@@ -82,7 +83,8 @@ async def serve(settings: Settings) -> None:
             accounts=accounts,
             retention_days=settings.retention_days,
         )
-        parts = Parts(settings, database, link, accounts, dispatcher, starter)
+        desk = await open_desk(database)
+        parts = Parts(settings, database, link, accounts, dispatcher, starter, desk)
         listener = stack.enter_context(_listen(settings.http.host, settings.http.port))
         await _run(parts, housekeeper, listener)
 

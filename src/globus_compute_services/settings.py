@@ -35,6 +35,11 @@ class HttpSettings(_Section):
     port: int = Field(default=5000, ge=1, le=65535)
     public_url: str = "http://localhost:5000"
 
+    @property
+    def issuer(self) -> str:
+        """The public URL without a slash at its end: what other addresses begin with."""
+        return self.public_url.rstrip("/")
+
 
 class BrokerSettings(_Section):
     """RabbitMQ as the services reach it, and as clients are told to reach it."""

@@ -58,7 +58,7 @@ def services(
     if request.param == "postgresql":
         url = _postgresql_url()
     made = Services(directory, url)
-    made.initialize(first_services)
+    made.initialize(first_services, **getattr(request.module, "SETTINGS", {}))
     made.start()
     yield made
     if made.process is not None:

@@ -42,10 +42,13 @@ class Services:
         self.database_url = database_url
         self.process: subprocess.Popen[bytes] | None = None
 
-    def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def cli(
+        self, *arguments: str, check: bool = True, given: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         command = [*self._command(), *arguments]
         done = subprocess.run(
             command,
+            input=given,
             env=_ENVIRONMENT,
             capture_output=True,
             text=True,
@@ -55,10 +58,10 @@ class Services:
         assert not check or done.returncode == 0, f"{arguments}: {done.stderr}{done.stdout}"
         return done
 
-    def initialize(self, like: Services | None = None) -> None:
+    def initialize(self, like: Services | None = None, **other: Any) -> None:
         """``init``; ``like`` others which did so before, it finds RabbitMQ set up already."""
         if like is not None:
-            settings = yaml.safe_load(like.config.read_text())
+            settings = yaml.safe_load(like.config.read_text()) | other
             settings["database_url"] = self.database_url
             self.config.write_text(yaml.safe_dump(settings))
         self.cli("init", "--database-url", self.database_url)

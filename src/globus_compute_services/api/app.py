@@ -15,19 +15,24 @@ from globus_compute_services.api import endpoints, functions, registration, subm
 from globus_compute_services.api.answered import Turns
 from globus_compute_services.api.context import Parts
 from globus_compute_services.api.errors import EXCEPTION_HANDLERS
-from globus_compute_services.auth import signin
+from globus_compute_services.auth import authorize, signin
+from globus_compute_services.auth import tokens as sign_in_tokens
 
 __all__ = ["make_app"]
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 _CALLS: tuple[tuple[str, str, Handler], ...] = (
-    ("POST", "/v2/oauth2/token", signin.token),
-    ("POST", "/v2/oauth2/token/introspect", signin.introspect),
-    ("POST", "/v2/oauth2/token/revoke", signin.revoke),
+    ("GET", "/v2/oauth2/authorize", authorize.show),
+    ("POST", "/v2/oauth2/authorize", authorize.answer),
+    ("GET", "/v2/web/auth-code", authorize.show_code),
+    ("POST", "/v2/oauth2/token", sign_in_tokens.token),
+    ("POST", "/v2/oauth2/token/introspect", sign_in_tokens.introspect),
+    ("POST", "/v2/oauth2/token/revoke", sign_in_tokens.revoke),
     ("GET", "/v2/oauth2/userinfo", signin.userinfo),
     ("GET", "/v2/api/identities", signin.identities),
     ("GET", "/.well-known/openid-configuration", signin.openid_configuration),
+    ("GET", "/jwk.json", signin.public_keys),
     ("POST", "/v3/endpoints", registration.register_endpoint),
     ("POST", "/v2/endpoints", registration.register_endpoint),
     ("PUT", "/v3/endpoints/{endpoint_id}", registration.update_endpoint),

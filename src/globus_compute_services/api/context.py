@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from globus_compute_services.api.errors import ApiError, bad_request, unprocessable
+from globus_compute_services.auth.desk import Desk
 from globus_compute_services.broker.accounts import Accounts
 from globus_compute_services.broker.link import BrokerLink
 from globus_compute_services.relay.dispatch import Dispatcher
@@ -49,6 +50,7 @@ class Parts:
     accounts: Accounts
     dispatcher: Dispatcher
     starter: Starter
+    desk: Desk
 
 
 def parts_of(request: Request) -> Parts:

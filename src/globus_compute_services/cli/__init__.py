@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from globus_compute_services.cli.accounts import account
 from globus_compute_services.cli.clients import client
 from globus_compute_services.cli.groups import group
 from globus_compute_services.cli.initialize import init
@@ -32,7 +33,7 @@ def cli(context: click.Context, config: Path) -> None:
     context.obj = config
 
 
-for command in (init, client, group, env, serve):
+for command in (init, account, client, group, env, serve):
     cli.add_command(command)
 
 

@@ -17,6 +17,7 @@ from globus_compute_services.broker.link import BrokerLink
 from globus_compute_services.broker.management import Management, ManagementRefused
 from globus_compute_services.broker.rpc import BrokerDown, BrokerRefused
 from globus_compute_services.store.database import Database
+from globus_compute_services.store.grants import forget_expired
 from globus_compute_services.store.schema import (
     BrokerAccount,
     Endpoint,
@@ -36,7 +37,7 @@ _DAY_S = 24 * 3600.0
 
 
 class Housekeeper:
-    """Deletes expired tokens and accounts, old task groups, and user endpoints long unused."""
+    """Deletes what has expired, old task groups, and user endpoints long unused."""
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class Housekeeper:
         now = time.time()
         async with self._database.write() as session:
             await session.execute(delete(Token).where(Token.expires < now))
+            await forget_expired(session)
             await session.execute(delete(Submission).where(Submission.created < now - _DAY_S))
             await self._forget_groups(session, now - self._retention_s)
             unused = await self._forget_user_endpoints(session, now - self._retention_s)

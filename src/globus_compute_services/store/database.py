@@ -8,16 +8,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Connection, event, make_url, select
+from sqlalchemy import Connection, delete, event, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from globus_compute_services.problem import ExitStatus, Problem
+from globus_compute_services.store.provisions import provide
 from globus_compute_services.store.schema import Base, SchemaInfo
 
 __all__ = ["SCHEMA_VERSION", "Database"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SQLITE_BUSY_MS = 10_000
 
 
@@ -52,31 +53,41 @@ class Database:
             yield session
 
     async def create(self) -> None:
-        """Make the tables if they are not there.
+        """Make what is missing of the tables and of the rows which must be there.
 
-        Raises Problem if the database cannot be opened or holds tables of another version.
+        Tables of an older version become those of this one: so far, versions only added tables.
+        Raises Problem if the database cannot be opened or was made by a newer program.
         """
         try:
             async with self._engine.begin() as connection:
                 await connection.run_sync(Base.metadata.create_all)
             async with self.write() as session:
-                version = await session.scalar(select(SchemaInfo.version))
-                if version is None:
-                    session.add(SchemaInfo(version=SCHEMA_VERSION))
-                elif version != SCHEMA_VERSION:
-                    raise _wrong_version(version)
+                info = await session.scalar(select(SchemaInfo))
+                if info is not None and info.version > SCHEMA_VERSION:
+                    raise _wrong_version(info.version)
+                await session.execute(delete(SchemaInfo))
+                session.add(SchemaInfo(version=SCHEMA_VERSION))
+                await provide(session)
         except (SQLAlchemyError, OSError) as error:
             raise _unusable(error) from error
 
+    async def upgrade(self) -> None:
+        """Bring the tables up to date; raises Problem if there are none, or newer ones."""
+        if await self._version() != SCHEMA_VERSION:
+            await self.create()
+
     async def check(self) -> None:
         """Raise Problem unless the tables are there in the version that this program knows."""
-        try:
-            async with self.read() as session:
-                version = await session.scalar(select(SchemaInfo.version))
-        except (SQLAlchemyError, OSError) as error:
-            raise _unusable(error) from error
+        version = await self._version()
         if version != SCHEMA_VERSION:
             raise _wrong_version(version)
+
+    async def _version(self) -> int | None:
+        try:
+            async with self.read() as session:
+                return await session.scalar(select(SchemaInfo.version))
+        except (SQLAlchemyError, OSError) as error:
+            raise _unusable(error) from error
 
     async def close(self) -> None:
         await self._engine.dispose()
@@ -121,8 +132,11 @@ def _unusable(error: Exception) -> Problem:
 
 
 def _wrong_version(version: int | None) -> Problem:
+    newer = version is not None and version > SCHEMA_VERSION
     return Problem(
         f"The database holds tables of version {version}, this program needs {SCHEMA_VERSION}",
-        "install the version of globus-compute-services which made it",
+        "install the version of globus-compute-services which made it"
+        if newer
+        else "run: globus-compute-services init",
         ExitStatus.CONFIGURATION,
     )

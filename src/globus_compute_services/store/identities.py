@@ -25,6 +25,7 @@ __all__ = [
     "issue_token",
     "linked_identities",
     "list_clients",
+    "provide_identity",
 ]
 
 
@@ -69,16 +70,7 @@ async def create_client(
             "choose another name, or delete that one",
             ExitStatus.CANNOT_CREATE,
         )
-    identity = await find_identity(session, username)
-    if identity is None:
-        identity = _new_identity(username)
-        session.add(identity)
-    if linked_to is not None:
-        other = await find_identity(session, linked_to)
-        if other is None:
-            raise Problem(f"There is no identity {linked_to}", "create a client for it first")
-        identity.account = other.account
-    await session.flush()
+    identity = await provide_identity(session, username, linked_to)
     secret = new_secret()
     client = Client(
         id=uuid4(),
@@ -89,6 +81,23 @@ async def create_client(
     )
     session.add(client)
     return NewClient(client, identity, secret)
+
+
+async def provide_identity(session: AsyncSession, username: str, linked_to: str | None) -> Identity:
+    """The identity ``username``, made if it is new; raises Problem if ``linked_to`` is nobody."""
+    identity = await find_identity(session, username)
+    if identity is None:
+        identity = _new_identity(username)
+        session.add(identity)
+    if linked_to is not None:
+        other = await find_identity(session, linked_to)
+        if other is None:
+            raise Problem(
+                f"There is no identity {linked_to}", "create an account or a client for it first"
+            )
+        identity.account = other.account
+    await session.flush()
+    return identity
 
 
 def _new_identity(username: str) -> Identity:
@@ -108,6 +117,7 @@ async def list_clients(session: AsyncSession) -> list[tuple[Client, Identity]]:
     rows = await session.execute(
         select(Client, Identity)
         .join(Identity, Identity.id == Client.identity_id)
+        .where(Client.secret_hash != "")
         .order_by(Client.name)
     )
     return [(client, identity) for client, identity in rows]
@@ -116,22 +126,28 @@ async def list_clients(session: AsyncSession) -> list[tuple[Client, Identity]]:
 async def delete_client(session: AsyncSession, name: str) -> None:
     """Delete a client and its tokens; its identity and what it owns stay."""
     client = await session.scalar(select(Client).where(Client.name == name))
-    if client is None:
+    if client is None or client.is_public:
         raise Problem(f"There is no client {name}", "see: globus-compute-services client list")
     await session.execute(delete(Token).where(Token.client_id == client.id))
     await session.delete(client)
 
 
 def issue_token(
-    session: AsyncSession, client: Client, scope: str, resource_server: str, lifetime_s: int
+    session: AsyncSession,
+    client: Client,
+    identity_id: UUID,
+    *,
+    scope: str,
+    resource_server: str,
+    lifetime_s: int,
 ) -> str:
-    """Make an access token for the client's identity; returns the token itself."""
+    """Make an access token with which ``client`` speaks as the identity; returns the token."""
     token = new_secret()
     now = time.time()
     session.add(
         Token(
             digest=token_digest(token),
-            identity_id=client.identity_id,
+            identity_id=identity_id,
             client_id=client.id,
             scope=scope,
             resource_server=resource_server,

@@ -11,17 +11,23 @@ from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, Integer, Lar
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = [
+    "AuthorizationCode",
     "Base",
     "BrokerAccount",
     "Client",
+    "Consent",
     "Endpoint",
     "Function",
     "GroupMember",
     "Identity",
     "Kind",
+    "LocalAccount",
     "Outbox",
     "OutboxKind",
+    "RefreshToken",
     "SchemaInfo",
+    "SignInSession",
+    "SigningKey",
     "Submission",
     "Task",
     "TaskGroup",
@@ -62,13 +68,93 @@ class Identity(Base):
 
 
 class Client(Base):
-    """A client id and secret by which programs sign in as an identity."""
+    """A client id and secret by which programs sign in as an identity.
+
+    A public client has no secret: people sign in with it, and its identity is its own.
+    """
 
     __tablename__ = "clients"
     id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     identity_id: Mapped[UUID] = mapped_column(ForeignKey("identities.id"))
     secret_hash: Mapped[str]
+    created: Mapped[float]
+
+    @property
+    def is_public(self) -> bool:
+        return not self.secret_hash
+
+
+class LocalAccount(Base):
+    """A password with which a person signs in as an identity."""
+
+    __tablename__ = "local_accounts"
+    identity_id: Mapped[UUID] = mapped_column(ForeignKey("identities.id"), primary_key=True)
+    password_hash: Mapped[str]
+    created: Mapped[float]
+    changed: Mapped[float]
+
+
+class SignInSession(Base):
+    """A browser in which someone has signed in, by the digest of its cookie.
+
+    ``challenge`` is that of the authorization request which they signed in for.
+    """
+
+    __tablename__ = "sign_in_sessions"
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    identity_id: Mapped[UUID] = mapped_column(ForeignKey("identities.id"), index=True)
+    challenge: Mapped[str]
+    signed_in: Mapped[float]
+    expires: Mapped[float]
+
+
+class Consent(Base):
+    """A scope which a person has allowed a client."""
+
+    __tablename__ = "consents"
+    identity_id: Mapped[UUID] = mapped_column(ForeignKey("identities.id"), primary_key=True)
+    client_id: Mapped[UUID] = mapped_column(
+        ForeignKey("clients.id", ondelete="CASCADE"), primary_key=True
+    )
+    scope: Mapped[str] = mapped_column(primary_key=True)
+    granted: Mapped[float]
+
+
+class AuthorizationCode(Base):
+    """A code to be exchanged for tokens once, by its digest, and what it is bound to."""
+
+    __tablename__ = "authorization_codes"
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    identity_id: Mapped[UUID] = mapped_column(ForeignKey("identities.id"))
+    client_id: Mapped[UUID] = mapped_column(ForeignKey("clients.id", ondelete="CASCADE"))
+    redirect_uri: Mapped[str]
+    challenge: Mapped[str]
+    scopes: Mapped[str]
+    offline: Mapped[bool]
+    signed_in: Mapped[float]
+    expires: Mapped[float]
+
+
+class RefreshToken(Base):
+    """A stored login, by the digest of its token; it goes when it was not used for long."""
+
+    __tablename__ = "refresh_tokens"
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    identity_id: Mapped[UUID] = mapped_column(ForeignKey("identities.id"), index=True)
+    client_id: Mapped[UUID] = mapped_column(ForeignKey("clients.id", ondelete="CASCADE"))
+    scope: Mapped[str]
+    resource_server: Mapped[str]
+    issued: Mapped[float]
+    used: Mapped[float]
+
+
+class SigningKey(Base):
+    """The RSA key which signs id tokens, in PEM."""
+
+    __tablename__ = "signing_keys"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    private_key: Mapped[str]
     created: Mapped[float]
 
 
