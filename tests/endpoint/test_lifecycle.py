@@ -33,6 +33,18 @@ with Executor(endpoint_id=sys.argv[1]) as ex:
     print(json.dumps(ex.submit(dot_product, (1, 2, 3), (4, 5, 6)).result(60)))
 """
 
+_LEAVES_A_PROCESS = """
+import json, sys
+from globus_compute_sdk import Executor
+
+def leave():
+    import subprocess
+    return subprocess.Popen(["sleep", "1000"], start_new_session=True).pid
+
+with Executor(endpoint_id=sys.argv[1]) as ex:
+    print(json.dumps(ex.submit(leave).result(60)))
+"""
+
 
 def state(site: Person, name: str = "mine") -> dict[str, Any]:
     document: dict[str, Any] = json.loads((site.endpoints / name / "state.json").read_text())
@@ -158,13 +170,14 @@ def test_signals_stop_it(site: Person, number: signal.Signals):
 def test_after_a_kill_it_is_disconnected_and_start_cleans_up(site: Person):
     site.configure("mine")  # the default engine: interchange, workers
     endpoint_id = started(site)
-    assert site.research(_DOES_IT_WORK, endpoint_id) == 32
+    left = psutil.Process(site.research(_LEAVES_A_PROCESS, endpoint_id))
     processes = processes_of(site)
     processes[0].kill()
     processes[0].wait(20)
     assert site.status("mine") == "Disconnected"
+    assert left.is_running()
     assert started(site) == endpoint_id
-    wait_until(lambda: not any(each.is_running() for each in processes))
+    wait_until(lambda: not any(each.is_running() for each in [left, *processes]))
     assert site.status("mine") == "Running"
     assert site.research(_DOES_IT_WORK, endpoint_id) == 32
 

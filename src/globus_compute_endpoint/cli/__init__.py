@@ -28,6 +28,8 @@ COMMANDS = {
     "configure": ("configure", "configure"),
     "render-user-config": ("render", "render_user_config"),
     "delete": ("delete", "delete"),
+    "disable-on-boot": ("boot", "disable_on_boot"),
+    "enable-on-boot": ("boot", "enable_on_boot"),
     "list": ("listing", "list_endpoints"),
     "restart": ("stop", "restart"),
     "start": ("start", "start"),
