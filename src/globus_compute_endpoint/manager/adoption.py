@@ -5,37 +5,31 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import socket
 from uuid import UUID
 
 from globus_compute_endpoint.host import notify
+from globus_compute_endpoint.manager.control import Control
+from globus_compute_endpoint.manager.hosting import Held, OnEnd
 from globus_compute_endpoint.manager.spawner_client import Tenant
-from globus_compute_endpoint.manager.starts import StartRecord, StartRecords
-from globus_compute_endpoint.manager.user_endpoint import Host
+from globus_compute_endpoint.manager.starts import StartRecords
+from globus_compute_endpoint.manager.user_endpoint import Host, ScopedUserEndpoint
 from globus_compute_endpoint.problem import Problem
 from globus_compute_endpoint.spawner.protocol import scope_name
 
-__all__ = ["Kept", "adopt_user_endpoints"]
+__all__ = ["adopt_user_endpoints"]
 
 log = logging.getLogger(__name__)
 
 _PREFIX, _SUFFIX = scope_name(UUID(int=0)).split(str(UUID(int=0)))
 
 
-@dataclass(frozen=True)
-class Kept:
-    """Descriptors by which a user endpoint is held; the control socket may be lost."""
-
-    pidfd: int
-    control: int | None
-
-
 async def adopt_user_endpoints(
     manager_unit: str,
     records: StartRecords,
     host: Host,
-    adopt: Callable[[UUID, StartRecord, Tenant, Kept], None],
+    adopt: OnEnd,
+    on_end: OnEnd,
 ) -> None:
     """Call ``adopt`` for each that lives, by the scopes there are and the records that only root
     can fasten to them.
@@ -53,13 +47,14 @@ async def adopt_user_endpoints(
             continue
         spoken_for.add(endpoint_id)
         record = records.read(endpoint_id)
-        held = _hold(endpoint_id, tenant, kept)
+        held = None if record is None else _hold(endpoint_id, tenant, kept)
         if record is None or held is None:
             log.warning("nobody knows what %s is for, stopping it", scope)
             await host.systemd.clear_unit(scope)
             records.remove(endpoint_id)
         else:
-            adopt(endpoint_id, record, tenant, held)
+            uid = tenant.record.uid
+            adopt(ScopedUserEndpoint(record, uid, held, on_end, host))
     _forget_the_rest(kept, records, spoken_for)
 
 
@@ -83,7 +78,7 @@ async def _who_lives_in(scope: str, manager_unit: str, host: Host) -> Tenant | N
     return None
 
 
-def _hold(endpoint_id: UUID, tenant: Tenant, kept: dict[str, int]) -> Kept | None:
+def _hold(endpoint_id: UUID, tenant: Tenant, kept: dict[str, int]) -> Held | None:
     """Hold on to the main process; None where it is gone and nobody kept a descriptor."""
     control = kept.pop(f"control.{endpoint_id}", None)
     pidfd = kept.pop(f"pidfd.{endpoint_id}", None)
@@ -93,7 +88,8 @@ def _hold(endpoint_id: UUID, tenant: Tenant, kept: dict[str, int]) -> Kept | Non
     except ProcessLookupError:
         log.info("user endpoint %s has just ended", endpoint_id)
     if pidfd is not None:
-        return Kept(pidfd, control)
+        talk = None if control is None else Control(endpoint_id, socket.socket(fileno=control))
+        return Held(tenant.record.pid, pidfd, talk)
     if control is not None:
         os.close(control)
         notify.remove_stored(f"control.{endpoint_id}")

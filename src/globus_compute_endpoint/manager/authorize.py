@@ -3,33 +3,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from globus_compute_endpoint.config.manager import ManagerConfig
 from globus_compute_endpoint.host.privileges import LocalUser
-from globus_compute_endpoint.manager.mapping import IdentityMapping, Mapped
+from globus_compute_endpoint.manager.hosting import Approved
+from globus_compute_endpoint.manager.mapping import IdentityMapping
 from globus_compute_endpoint.manager.spawner_client import SpawnerClient
 from globus_compute_endpoint.manager.starts import StartRecord
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
-__all__ = ["Approved", "authorize"]
-
-
-@dataclass(frozen=True)
-class Approved:
-    """A start command, and the local user as whom it will be carried out."""
-
-    record: StartRecord
-    mapped: Mapped
-    user: LocalUser
-
-    def fields(self) -> dict[str, str]:
-        """For the journal."""
-        return {
-            "GC_ENDPOINT_ID": str(self.record.start.endpoint_id),
-            "GC_IDENTITY": str(self.record.start.effective_identity),
-            "GC_LOCAL_USER": self.user.uname,
-        }
+__all__ = ["authorize"]
 
 
 async def authorize(
@@ -57,7 +39,7 @@ async def authorize(
             "ask the endpoint's administrator to create the account",
         )
     _check(user, config)
-    return Approved(record, mapped, user)
+    return Approved(record, mapped.identity, user)
 
 
 def _check(user: LocalUser, config: ManagerConfig) -> None:

@@ -24,6 +24,7 @@ from globus_compute_endpoint.manager.protocol import Failed, ProblemFields, Star
 from globus_compute_endpoint.manager.spawner_client import SpawnerClient
 from globus_compute_endpoint.manager.starts import StartRecord, StartRecords
 from globus_compute_endpoint.manager.supervisor import Supervisor
+from globus_compute_endpoint.manager.system import SystemHosting
 from globus_compute_endpoint.manager.user_endpoint import Host
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
@@ -86,11 +87,12 @@ class _Service:
         records = StartRecords(self._paths.starts)
         async with ServiceManager.connect(self._lost_bus) as self._systemd:
             host = Host(spawner, self._systemd)
-            self._supervisor = Supervisor(
-                self._settings, self._mapping, records, host, self._tell_gateway
+            hosting = SystemHosting(self._settings, self._mapping, host)
+            self._supervisor = supervisor = Supervisor(
+                self._settings, records, hosting, self._tell_gateway
             )
             await adopt_user_endpoints(
-                self._paths.manager_unit, records, host, self._supervisor.adopt
+                self._paths.manager_unit, records, host, supervisor.adopt, supervisor.died
             )
             async with self._serving():
                 problem = await self._over

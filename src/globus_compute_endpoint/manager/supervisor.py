@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import time
 from collections.abc import Callable
 from uuid import UUID
@@ -14,27 +13,16 @@ from weakref import WeakValueDictionary
 
 from globus_compute_endpoint.config.manager import ManagerSettings
 from globus_compute_endpoint.host.privileges import LocalUser
-from globus_compute_endpoint.manager.adoption import Kept
-from globus_compute_endpoint.manager.authorize import Approved, authorize
-from globus_compute_endpoint.manager.control import Control
-from globus_compute_endpoint.manager.mapping import IdentityMapping
+from globus_compute_endpoint.manager.hosting import End, Hosting, UserEndpoint
 from globus_compute_endpoint.manager.protocol import ProblemFields
-from globus_compute_endpoint.manager.spawner_client import Forked, Tenant
 from globus_compute_endpoint.manager.starts import StartRecord, StartRecords
-from globus_compute_endpoint.manager.user_endpoint import (
-    End,
-    Host,
-    UserEndpoint,
-    start_user_endpoint,
-)
 from globus_compute_endpoint.problem import ExitStatus, Problem
-from globus_compute_endpoint.spawner.protocol import scope_name
 
-__all__ = ["Supervisor", "TellGateway"]
+__all__ = ["Supervisor", "TellEnd"]
 
 log = logging.getLogger(__name__)
 
-TellGateway = Callable[[UUID, ProblemFields, bytes], None]
+TellEnd = Callable[[UUID, ProblemFields, bytes], None]
 
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 25.0
@@ -47,16 +35,14 @@ class Supervisor:
     def __init__(
         self,
         settings: ManagerSettings,
-        mapping: IdentityMapping,
         records: StartRecords,
-        host: Host,
-        tell_gateway: TellGateway,
+        hosting: Hosting,
+        tell_end: TellEnd,
     ) -> None:
         self._settings = settings
-        self._mapping = mapping
         self._records = records
-        self._host = host
-        self._tell_gateway = tell_gateway
+        self._hosting = hosting
+        self._tell_end = tell_end
         self._running: dict[UUID, UserEndpoint] = {}
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._starting: dict[UUID, int] = {}  # the uids
@@ -86,14 +72,9 @@ class Supervisor:
                 await self._start_new(record)
             self._last_command[endpoint_id] = time.monotonic()
 
-    def adopt(self, endpoint_id: UUID, record: StartRecord, tenant: Tenant, kept: Kept) -> None:
+    def adopt(self, endpoint: UserEndpoint) -> None:
         """Supervise a user endpoint which an earlier instance of this manager started."""
-        control = None
-        if kept.control is not None:
-            control = Control(endpoint_id, socket.socket(fileno=kept.control))
-        forked = Forked(tenant.record.pid, kept.pidfd)
-        endpoint = UserEndpoint(record, tenant.record.uid, forked, control, self.died)
-        self._running[endpoint_id] = endpoint
+        self._running[endpoint.endpoint_id] = endpoint
         log.info(
             "adopted user endpoint %s, process %d",
             endpoint.endpoint_id,
@@ -106,11 +87,9 @@ class Supervisor:
         self.stopping = True
         endpoints = list(self._running.values())
         for endpoint in endpoints:
-            if endpoint.control:
-                endpoint.control.stop()
+            endpoint.ask_to_end()
         await _all_ended(endpoints, _STOP_TIMEOUT_S)
-        names = [scope_name(endpoint.endpoint_id) for endpoint in endpoints]
-        kills = (self._host.systemd.kill_unit(name) for name in names)
+        kills = (endpoint.kill() for endpoint in endpoints)
         for error in await asyncio.gather(*kills, return_exceptions=True):
             if error:
                 log.error("could not end a user endpoint: %s", error)
@@ -125,7 +104,7 @@ class Supervisor:
 
     async def _refresh(self, running: UserEndpoint, record: StartRecord) -> None:
         """The right to use it is checked anew: the blob decides where its tasks come from."""
-        approved = await self._authorize(record)
+        approved = await self._hosting.authorize(record)
         if approved.user.uid != running.uid:
             raise Problem(
                 "USER_ENDPOINT_OF_ANOTHER",
@@ -138,21 +117,16 @@ class Supervisor:
         if running.control:
             running.control.renew_credentials(record.blob)
 
-    async def _authorize(self, record: StartRecord) -> Approved:
-        return await authorize(record, self._mapping, self._host.spawner, self._settings.config)
-
     async def _start_new(self, record: StartRecord) -> None:
         assert self.manager_id is not None  # a gateway that sends starts has registered
         start = record.start
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
-                approved = await self._authorize(record)
+                approved = await self._hosting.authorize(record)
                 self._check_numbers(approved.user)
                 self._starting[start.endpoint_id] = approved.user.uid
                 self._records.write(record)
-                endpoint = await start_user_endpoint(
-                    approved, self._settings, self.manager_id, self._host, self.died
-                )
+                endpoint = await self._hosting.start(approved, self.manager_id, self.died)
         except TimeoutError:
             self._records.remove(start.endpoint_id)
             raise Problem(
@@ -173,7 +147,7 @@ class Supervisor:
             approved.user.uname,
             approved.user.uid,
             endpoint.pid,
-            approved.mapped.identity.username,
+            approved.identity.username,
             extra=approved.fields(),
         )
 
@@ -202,12 +176,12 @@ class Supervisor:
             except (Problem, OSError) as error:
                 log.error("after the end of user endpoint %s: %s", endpoint_id, error)
                 problem = error if isinstance(error, Problem) else _bus_failed(error)
-                self._tell_gateway(endpoint_id, ProblemFields.of(problem), endpoint.record.blob)
+                self._tell_end(endpoint_id, ProblemFields.of(problem), endpoint.record.blob)
 
     async def _bury(self, endpoint: UserEndpoint) -> End:
         endpoint_id = endpoint.endpoint_id
         try:
-            end = await endpoint.clean_up(self._host)
+            end = await endpoint.clean_up()
         finally:
             endpoint.let_go()
             del self._running[endpoint_id]
@@ -221,7 +195,7 @@ class Supervisor:
             extra={"GC_ENDPOINT_ID": str(endpoint_id)},
         )
         if end.problem:
-            self._tell_gateway(endpoint_id, end.problem, endpoint.record.blob)
+            self._tell_end(endpoint_id, end.problem, endpoint.record.blob)
         return end
 
     def _lock(self, endpoint_id: UUID) -> asyncio.Lock:
