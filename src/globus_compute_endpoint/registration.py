@@ -105,6 +105,10 @@ class WebServices:
         }
         self._client = globus_sdk.ComputeClientV3(**options)
         self._client_v2 = globus_sdk.ComputeClientV2(**options)
+        del options["base_url"]
+        if services.auth_url:
+            options["base_url"] = str(services.auth_url)
+        self._auth = globus_sdk.AuthClient(**options)
 
     def register(self, request: RegistrationRequest, endpoint_id: UUID | None) -> Registration:
         """Register, or register anew where ``endpoint_id`` is known.
@@ -132,6 +136,14 @@ class WebServices:
         except Problem as problem:
             if problem.code != "ENDPOINT_NOT_FOUND":
                 raise
+
+    def userinfo(self) -> dict[str, Any]:
+        """Return who we are to the sign-in service: ``sub``, ``identity_set`` and more.
+
+        Raises:
+            Problem: refused (NO_PERMISSION, UNAVAILABLE), or out of reach (TEMPORARY).
+        """
+        return dict(self._answer(self._auth.userinfo).data)
 
     def _answer(self, call: Callable[[], Any]) -> Any:
         """Make a call, after a login if that is what it takes."""

@@ -22,10 +22,11 @@ SERVICES = "http://localhost:5000"
 
 @dataclass
 class Person:
-    """The services, and one person's credentials for them."""
+    """The services, and one person's credentials for them; and their account, if not root's."""
 
     home: Path
     client: dict[str, str]
+    account: str | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -38,6 +39,13 @@ class Person:
             "GLOBUS_COMPUTE_CLIENT_ID": self.client["client_id"],
             "GLOBUS_COMPUTE_CLIENT_SECRET": self.client["client_secret"],
         }
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """As whom processes run, for subprocess."""
+        if self.account is None:
+            return {}
+        return {"user": self.account, "group": self.account, "extra_groups": []}
 
     @property
     def endpoints(self) -> Path:
@@ -61,6 +69,7 @@ class Person:
             text=True,
             timeout=timeout,
             check=False,
+            **self.identity,
         )
 
     def told(self, *arguments: str, **environment: str) -> str:
@@ -90,6 +99,7 @@ class Person:
             text=True,
             timeout=timeout,
             check=False,
+            **self.identity,
         )
         assert done.returncode == 0, done.stderr
         assert "Environment differences" not in done.stderr
@@ -103,7 +113,12 @@ class Person:
     def start(self, name: str) -> tuple[subprocess.Popen[str], str]:
         command = [sys.executable, "-m", "globus_compute_endpoint", "start", "--attach", name]
         process = subprocess.Popen(
-            command, env=self.environment, stdout=subprocess.PIPE, text=True, cwd=self.home
+            command,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=self.home,
+            **self.identity,
         )
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -24,7 +24,7 @@ COMMANDS = {
     "_manager": ("services", "manager"),
     "_spawner": ("services", "spawner"),
     "_serve": ("running", "serve_in_background"),
-    "_start-user-endpoint": ("start", "start_user_endpoint"),
+    "_start-user-endpoint": ("user_endpoint", "start_user_endpoint"),
     "configure": ("configure", "configure"),
     "render-user-config": ("render", "render_user_config"),
     "delete": ("delete", "delete"),

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pwd
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,10 @@ from globus_compute_endpoint.config.manager import (
     load_templates,
 )
 from globus_compute_endpoint.host.paths import endpoint_paths
+from globus_compute_endpoint.host.privileges import LocalUser
 from globus_compute_endpoint.manager.launching import manager_part
 from globus_compute_endpoint.problem import ExitStatus, Problem
-from globus_compute_endpoint.spawner.lookup import look_up
+from globus_compute_endpoint.spawner.lookup import calling_user, look_up
 from globus_compute_endpoint.user_endpoint.blueprint import Blueprint, check, render
 
 __all__ = ["render_user_config"]
@@ -73,7 +72,7 @@ def render_user_config(
     options = _mapping("--user-options", user_options) | dict(_pair(each) for each in more)
     blueprint = Blueprint.model_validate(
         {
-            **manager_part(settings, _local_user(uname), identity),
+            **manager_part(settings, _local_user(uname) if uname else calling_user(), identity),
             "user_opts": options,
             "user_runtime": _mapping("--runtime", runtime),
         }
@@ -135,16 +134,12 @@ def _pair(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _local_user(uname: str | None) -> Any:
-    try:
-        user = look_up(uname or pwd.getpwuid(os.getuid()).pw_name)
-    except KeyError:  # the caller's uid has no entry
-        user, uname = None, str(os.getuid())
-    if user is None:
-        raise Problem(
-            "LOCAL_USER_MISSING",
-            f"there is no local user {uname}",
-            "name one with --as",
-            ExitStatus.CONFIGURATION,
-        )
-    return user
+def _local_user(uname: str) -> LocalUser:
+    if user := look_up(uname):
+        return user
+    raise Problem(
+        "LOCAL_USER_MISSING",
+        f"there is no local user {uname}",
+        "name one with --as",
+        ExitStatus.CONFIGURATION,
+    )

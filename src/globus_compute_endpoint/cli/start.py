@@ -7,10 +7,7 @@ import sys
 from typing import Any
 
 import click
-from pydantic import BaseModel, ConfigDict, ValidationError
-from setproctitle import setproctitle
 
-from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
 from globus_compute_endpoint.cli.background import start_in_background
 from globus_compute_endpoint.cli.endpoints import (
     UserEndpointOfOne,
@@ -20,28 +17,12 @@ from globus_compute_endpoint.cli.endpoints import (
 )
 from globus_compute_endpoint.cli.running import Handed, run_endpoint
 from globus_compute_endpoint.config.common import CommonConfig
-from globus_compute_endpoint.config.loading import load_yaml
-from globus_compute_endpoint.host.paths import endpoint_paths
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.registration import Registration, RegistrationRequest, WebServices
-from globus_compute_endpoint.user_endpoint.configuration import checked
-from globus_compute_endpoint.user_endpoint.control import Control
-from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
 from globus_compute_endpoint.user_endpoint.instance import EndpointState, instance_status
-from globus_compute_endpoint.user_endpoint.launch import process_title, serve
-from globus_compute_endpoint.user_endpoint.logs import log_to, log_to_stderr
-from globus_compute_endpoint.user_endpoint.service import Settings
+from globus_compute_endpoint.user_endpoint.logs import log_to_stderr
 
-__all__ = ["start", "start_endpoint", "start_user_endpoint"]
-
-
-class _Handed(BaseModel):
-    """What `_start-user-endpoint` reads on standard input."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    amqp_creds: UserEndpointQueues
-    config: str
+__all__ = ["start", "start_endpoint"]
 
 
 @click.command()
@@ -110,35 +91,3 @@ def _register(endpoint: UserEndpointOfOne, config: CommonConfig, *, manager: boo
     if known is None:
         directory.remember(registration.endpoint_id)
     return registration
-
-
-@click.command("_start-user-endpoint", hidden=True)
-@click.argument("name")
-@click.pass_obj
-def start_user_endpoint(obj: dict[str, Any], name: str) -> None:
-    """Be the user endpoint NAME, whose queues and configuration come on standard input."""
-    try:
-        handed = _Handed.model_validate_json(sys.stdin.buffer.read())
-    except ValidationError as error:
-        fields = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
-        raise Problem(
-            "STDIN_MALFORMED",
-            f"standard input lacks or garbles: {fields or 'everything'}",
-            "this command is for managers",
-            ExitStatus.DATA,
-        ) from None  # the error's text holds passwords
-    source = "the configuration on standard input"
-    config = checked(load_yaml(handed.config, source), source)
-    directory = EndpointDirectory.of(endpoint_paths(name).name)
-    directory.make()
-    with directory.lock():
-        endpoint_id = handed.amqp_creds.endpoint_id
-        directory.remember(endpoint_id)
-        title = process_title(str(endpoint_id), name)
-        setproctitle(title)
-        log_to_stderr()
-        log_to(directory.log, str(endpoint_id), debug=obj["debug"] or config.debug)
-        settings = Settings(
-            str(endpoint_id), name, directory.path, handed.amqp_creds, config, title
-        )
-        serve(settings, Control(None))

@@ -22,6 +22,7 @@ from globus_compute_endpoint.user_endpoint.instance import (
     note_stopped,
 )
 from globus_compute_endpoint.user_endpoint.leftovers import end_leftovers
+from globus_compute_endpoint.user_manager.adoption import end_orphans
 
 __all__ = ["restart", "stop", "stop_endpoint"]
 
@@ -87,6 +88,7 @@ def stop_endpoint(endpoint: UserEndpointOfOne, *, timeout: float, take_over: boo
         )
     else:
         _end(record, timeout)
+        end_orphans(endpoint.directory.path, timeout)
     if instance_status(endpoint.directory).state is not EndpointState.STOPPED:
         note_stopped(endpoint.directory, record)
     return True

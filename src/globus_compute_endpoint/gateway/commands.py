@@ -14,7 +14,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from globus_compute_endpoint.amqp.consumer import Delivery
 from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
 from globus_compute_endpoint.host.packets import MAX_FRAME
-from globus_compute_endpoint.manager.protocol import Identity
+from globus_compute_endpoint.manager.protocol import Identity, Start
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
 __all__ = ["Refused", "StartCommand", "parse_command", "read_credentials"]
@@ -69,6 +69,19 @@ class StartCommand:
     identities: tuple[Identity, ...]
     blob: bytes
     credentials: UserEndpointQueues
+
+    def as_start(self, number: int = 0) -> Start:
+        """As a manager takes it. Raises Problem where it does not fit."""
+        try:
+            return Start(
+                number=number,
+                endpoint_id=self.endpoint_id,
+                name=self.name,
+                effective_identity=self.effective_identity,
+                identities=self.identities,
+            )
+        except ValidationError as error:
+            raise _malformed(_summary(error)) from error
 
 
 @dataclass(frozen=True)

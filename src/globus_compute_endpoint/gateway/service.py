@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 
-from pydantic import ValidationError
 from setproctitle import setproctitle
 
 from globus_compute_endpoint.amqp.consumer import Delivery
@@ -27,7 +26,7 @@ from globus_compute_endpoint.gateway.registering import Registrar, manager_reque
 from globus_compute_endpoint.gateway.uplink import Uplink
 from globus_compute_endpoint.host import journal, notify
 from globus_compute_endpoint.host.paths import EndpointPaths
-from globus_compute_endpoint.manager.protocol import Ended, Failed, ProblemFields, Start, Status
+from globus_compute_endpoint.manager.protocol import Ended, Failed, ProblemFields, Status
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.registration import Registration, WebServices
 
@@ -151,18 +150,9 @@ class _Gateway:
             extra={"GC_ENDPOINT_ID": str(command.endpoint_id)},
         )
         try:
-            frame = Start(
-                number=self._manager.next_number(),
-                endpoint_id=command.endpoint_id,
-                name=command.name,
-                effective_identity=command.effective_identity,
-                identities=command.identities,
-            )
-        except ValidationError as error:
-            problem = Problem(
-                "MALFORMED_COMMAND", f"the start command is malformed: {error.error_count()} errors"
-            )
-            self._refuse(delivery, Refused(problem, command.credentials))
+            frame = command.as_start(self._manager.next_number())
+        except Problem as error:
+            self._refuse(delivery, Refused(error, command.credentials))
             return
 
         def answered(problem: ProblemFields | None) -> None:

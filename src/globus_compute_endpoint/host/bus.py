@@ -35,7 +35,7 @@ class Bus:
     async def connect(
         cls, name: str, on_signal: Callable[[Message], None], on_lost: Callable[[], None]
     ) -> AsyncIterator[Bus]:
-        """Connect to the ``SYSTEM`` or ``SESSION`` bus; ``on_lost`` tells that it went away."""
+        """Connect to the ``SYSTEM`` bus or an address; ``on_lost`` tells that it went away."""
         async with asyncio.timeout(_CALL_TIMEOUT_S):
             connection = await open_dbus_connection(name)
         bus = cls(connection, on_signal)

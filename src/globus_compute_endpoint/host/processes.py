@@ -43,7 +43,11 @@ class ProcessIdentity:
     @classmethod
     def own(cls) -> ProcessIdentity:
         """Return the identity of this process."""
-        pid = os.getpid()
+        return cls.of(os.getpid())
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessIdentity:
+        """Return the identity of a process which has not been reaped yet: ours, or a child."""
         started = _start_time(pid)
         assert started is not None
         return cls(pid, started)

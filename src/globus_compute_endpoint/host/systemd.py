@@ -54,7 +54,7 @@ def _failed(what: str, error: DBusErrorResponse) -> Problem:
 
 
 class ServiceManager:
-    """PID 1, spoken to over the system bus."""
+    """PID 1, spoken to over the system bus; or a user's own, over that user's."""
 
     def __init__(self) -> None:
         self._bus: Bus
@@ -65,10 +65,15 @@ class ServiceManager:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def connect(cls, on_lost: Callable[[], None]) -> AsyncIterator[ServiceManager]:
-        """Connect to the system bus; ``on_lost`` is called should the bus go away."""
+    async def connect(
+        cls, on_lost: Callable[[], None], *, address: str = "SYSTEM"
+    ) -> AsyncIterator[ServiceManager]:
+        """Connect to the system bus, or that at another D-Bus address.
+
+        ``on_lost`` is called should the bus go away.
+        """
         manager = cls()
-        async with Bus.connect("SYSTEM", manager._signal, on_lost) as bus:
+        async with Bus.connect(address, manager._signal, on_lost) as bus:
             manager._bus = bus
             await bus.subscribe(_OWNER_CHANGED)
             (manager._owner,) = await bus.call(message_bus, "GetNameOwner", "s", (_BUS_NAME,))

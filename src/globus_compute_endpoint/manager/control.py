@@ -45,6 +45,11 @@ class Control:
             connection, self._read, self._ended, max_queued=_MAX_QUEUED_ORDERS
         )
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anyone at the other end."""
+        return self._channel.is_open
+
     def renew_credentials(self, blob: bytes) -> None:
         """Hand down a later start command's blob, unread."""
         self._channel.send(b'{"type":"credentials"}\n' + blob)

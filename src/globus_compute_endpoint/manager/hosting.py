@@ -74,13 +74,15 @@ class UserEndpoint(abc.ABC):
 
     def is_alive(self) -> bool:
         """Whether its process runs; a zombie does not."""
+        if self._ended.done():
+            return False
         try:
             signal.pidfd_send_signal(self._pidfd, 0)
         except ProcessLookupError:
             return False
         except PermissionError:  # another uid's, and we have no CAP_KILL: but it is there
-            return not self._ended.done()
-        return not self._ended.done()
+            pass
+        return True
 
     def ask_to_end(self) -> None:
         """Have it finish up."""

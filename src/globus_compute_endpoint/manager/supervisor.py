@@ -89,7 +89,7 @@ class Supervisor:
         for endpoint in endpoints:
             endpoint.ask_to_end()
         await _all_ended(endpoints, _STOP_TIMEOUT_S)
-        kills = (endpoint.kill() for endpoint in endpoints)
+        kills = (endpoint.kill() for endpoint in endpoints if endpoint.is_alive())
         for error in await asyncio.gather(*kills, return_exceptions=True):
             if error:
                 log.error("could not end a user endpoint: %s", error)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import os
 import pwd
@@ -157,16 +156,7 @@ def _enter_session(user: LocalUser) -> None:
 
 
 def _launch(document: bytes, control: int) -> int:
-    """Open the blob, which came through the manager unread, and become the user endpoint.
-
-    The manager's part goes last, so that nothing in the blob can take its place.
-    """
+    """Become the user endpoint, which opens the blob that came through the manager unread."""
     from globus_compute_endpoint.user_endpoint.launch import launch  # preloaded by the zygote
 
-    head, _, blob = document.partition(b"\n")
-    try:
-        merged = {**json.loads(blob), **json.loads(head)}
-    except (ValueError, TypeError) as error:
-        log.error("the start command's options cannot be read: %s", error)
-        return ExitStatus.DATA
-    return launch(json.dumps(merged).encode(), socket(fileno=control))
+    return launch(document, socket(fileno=control))

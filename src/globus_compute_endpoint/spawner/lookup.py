@@ -7,6 +7,7 @@ they take nothing with them.
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import json
 import os
@@ -19,8 +20,9 @@ from pydantic import TypeAdapter
 
 from globus_compute_endpoint.host import privileges
 from globus_compute_endpoint.host.privileges import LocalUser
+from globus_compute_endpoint.problem import ExitStatus, Problem
 
-__all__ = ["UserLookUp", "look_up"]
+__all__ = ["UserLookUp", "calling_user", "look_up"]
 
 _DEADLINE_S = 10.0
 _MAX_ANSWER = 1 << 20  # a user may be in thousands of groups
@@ -44,6 +46,24 @@ def look_up(uname: str) -> LocalUser | None:
         gecos=_text(entry.pw_gecos),
         home=entry.pw_dir,
         shell=entry.pw_shell,
+    )
+
+
+def calling_user() -> LocalUser:
+    """Who runs this process; blocks.
+
+    Raises:
+        Problem: the databases do not know (CONFIGURATION).
+    """
+    uid = os.getuid()
+    with contextlib.suppress(KeyError):
+        if user := look_up(pwd.getpwuid(uid).pw_name):
+            return user
+    raise Problem(
+        "LOCAL_USER_MISSING",
+        f"uid {uid} is nobody in the user database",
+        "run this as a user who has an account",
+        ExitStatus.CONFIGURATION,
     )
 
 

@@ -8,6 +8,7 @@ and the researcher have sent.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import socket
@@ -57,15 +58,19 @@ class LaunchDocument(Blueprint):
 def launch(document: bytes, control: socket.socket | None) -> int:
     """Become the user endpoint which ``document`` describes; return the exit status.
 
+    The document is the manager's part and, behind a newline, the blob that it did not open.
     Whatever goes wrong is logged in full, and told to the researcher through the services.
     """
     conversation = Control(control)
     try:
-        parsed = LaunchDocument.model_validate_json(document)
+        parsed = LaunchDocument.model_validate(_merged(document))
     except ValidationError as error:
         fields = ", ".join(f"{item['loc']}: {item['type']}" for item in error.errors())
         log.error("The document to start from is malformed: %s", fields)
         return int(ExitStatus.DATA)  # the manager tells the researcher, since we say nothing
+    except (ValueError, TypeError) as error:
+        log.error("The document to start from cannot be read: %s", error)
+        return int(ExitStatus.DATA)
     told = True
     try:
         status = _launch(parsed, conversation)
@@ -83,6 +88,12 @@ def launch(document: bytes, control: socket.socket | None) -> int:
         conversation.tell("stopped" if status == 0 else "failed", 0)
     conversation.close()
     return status
+
+
+def _merged(document: bytes) -> dict[str, Any]:
+    """The manager's part goes last, so that nothing in the blob can take its place."""
+    head, _, blob = document.partition(b"\n")
+    return {**json.loads(blob or b"{}"), **json.loads(head)}
 
 
 def process_title(endpoint_id: str, name: str) -> str:

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find the user endpoints which an earlier instance of a user's manager has left running."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+from globus_compute_endpoint.host.processes import wait_for_end
+from globus_compute_endpoint.manager.hosting import Held, OnEnd, UserEndpoint
+from globus_compute_endpoint.manager.starts import StartRecords
+from globus_compute_endpoint.user_manager.hosting import Keeping, OwnUserEndpoint
+from globus_compute_endpoint.user_manager.processes import (
+    ProcessRecord,
+    ProcessRecords,
+    records_directory,
+)
+
+__all__ = ["adopt_own", "end_orphans"]
+
+log = logging.getLogger(__name__)
+
+_KILL_TIMEOUT_S = 10.0
+
+
+def adopt_own(
+    records: StartRecords,
+    keeping: Keeping,
+    adopt: Callable[[UserEndpoint], None],
+    on_end: OnEnd,
+) -> None:
+    """Call ``adopt`` for each that lives, and forget the others.
+
+    The web services ask again for one which has work.
+    """
+    for endpoint_id in list(records):
+        record, process = records.read(endpoint_id), keeping.processes.read(endpoint_id)
+        pidfd = process.open() if process else None
+        if record is None or process is None or pidfd is None:
+            _tell_where(endpoint_id, process)
+            if pidfd is not None:
+                os.close(pidfd)
+            records.remove(endpoint_id)
+            keeping.processes.remove(endpoint_id)
+        else:
+            held = Held(process.pid, pidfd, control=None)
+            adopt(OwnUserEndpoint(record, held, on_end, keeping, scope=process.scope))
+
+
+def end_orphans(endpoint: Path, seconds: float) -> None:
+    """End the user endpoints of a manager which was killed; after so long, for good.
+
+    ``endpoint`` is the manager's directory.
+    """
+    directory = records_directory(endpoint)
+    records, processes = StartRecords(directory), ProcessRecords(directory)
+    if not directory.is_dir():
+        return
+    alive = dict(_alive(records, processes))
+    for pidfd in alive.values():
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+    for endpoint_id, pidfd in alive.items():
+        if not wait_for_end(pidfd, seconds):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            wait_for_end(pidfd, _KILL_TIMEOUT_S)
+        os.close(pidfd)
+        records.remove(endpoint_id)
+        processes.remove(endpoint_id)
+
+
+def _alive(records: StartRecords, processes: ProcessRecords) -> Iterator[tuple[UUID, int]]:
+    for endpoint_id in records:
+        process = processes.read(endpoint_id)
+        pidfd = process.open() if process else None
+        if pidfd is not None:
+            yield endpoint_id, pidfd
+
+
+def _tell_where(endpoint_id: UUID, process: ProcessRecord | None) -> None:
+    if process and not process.is_of_this_machine():
+        log.warning("user endpoint %s may still run on %s", endpoint_id, process.host)
+    else:
+        log.info("user endpoint %s is gone, forgetting its start record", endpoint_id)

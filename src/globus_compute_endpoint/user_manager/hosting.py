@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A user's own user endpoints: processes in sessions of their own, in scopes if there are any."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from jeepney.wrappers import DBusErrorResponse
+
+from globus_compute_endpoint.config.manager import ManagerSettings
+from globus_compute_endpoint.host.privileges import LocalUser
+from globus_compute_endpoint.host.processes import ProcessIdentity
+from globus_compute_endpoint.host.systemd import Properties, ServiceManager
+from globus_compute_endpoint.manager.control import Control
+from globus_compute_endpoint.manager.hosting import (
+    Approved,
+    End,
+    Held,
+    OnEnd,
+    UserEndpoint,
+    judge,
+)
+from globus_compute_endpoint.manager.launching import launch_document
+from globus_compute_endpoint.manager.starts import StartRecord
+from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.spawner.protocol import scope_name
+from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
+from globus_compute_endpoint.user_endpoint.leftovers import INSTANCE_MARK
+from globus_compute_endpoint.user_manager.authorize import authorize
+from globus_compute_endpoint.user_manager.processes import ProcessRecord, ProcessRecords
+
+__all__ = ["OwnHosting", "OwnUserEndpoint"]
+
+log = logging.getLogger(__name__)
+
+_BUS_ERRORS = (Problem, DBusErrorResponse, OSError)  # of which TimeoutError is one
+# A user endpoint must outlive us, and needs none of our rights with the web services.
+_NOT_INHERITED = (INSTANCE_MARK, "GLOBUS_COMPUTE_CLIENT_ID", "GLOBUS_COMPUTE_CLIENT_SECRET")
+
+
+class OwnUserEndpoint(UserEndpoint):
+    """A user endpoint of the manager's own user. ``child`` is None for an adopted one."""
+
+    def __init__(
+        self,
+        record: StartRecord,
+        held: Held,
+        on_end: OnEnd,
+        keeping: Keeping,
+        *,
+        scope: str | None,
+        child: subprocess.Popen[bytes] | None = None,
+    ) -> None:
+        super().__init__(record, os.getuid(), held, on_end)
+        self._keeping = keeping
+        self._scope = scope
+        self._child = child
+
+    def ask_to_end(self) -> None:
+        """See :class:`UserEndpoint`."""
+        if self.control and self.control.is_open:
+            self.control.stop()
+        else:
+            self._signal(signal.SIGTERM)
+
+    async def kill(self) -> None:
+        """See :class:`UserEndpoint`."""
+        self._kill_session()
+        self._signal(signal.SIGKILL)
+        await self._clear_scope()
+
+    async def clean_up(self) -> End:
+        """See :class:`UserEndpoint`."""
+        result = "success"
+        if self._scope and self._keeping.scopes:
+            with contextlib.suppress(*_BUS_ERRORS):
+                scope_end = await self._keeping.scopes.scope_result(self._scope)
+                result = scope_end.result if scope_end else result
+        self._kill_session()
+        await self._clear_scope()
+        state = self.control.last.state if self.control else "running"
+        return judge(state, self._wait_status(), result)
+
+    def let_go(self) -> None:
+        """Close our descriptors, and forget the process, which has ended."""
+        self._keeping.processes.remove(self.endpoint_id)
+        super().let_go()
+
+    def _wait_status(self) -> int | None:
+        """As waitpid(2) gives it; None where we are not its parent."""
+        if self._child is None:
+            return None
+        code = self._child.wait()
+        return -code if code < 0 else code << 8
+
+    def _kill_session(self) -> None:
+        # Nobody else can have the group's number as long as we have not reaped its leader.
+        if self._child is not None and self._child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    async def _clear_scope(self) -> None:
+        if self._scope and self._keeping.scopes:
+            try:
+                await self._keeping.scopes.clear_unit(self._scope)
+            except _BUS_ERRORS as error:
+                log.warning("cannot clear %s: %s", self._scope, error)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Where user endpoints are kept: in the books, and in scopes where there is a user bus."""
+
+    processes: ProcessRecords
+    scopes: ServiceManager | None
+
+
+class OwnHosting:
+    """See :class:`Hosting`. ``load`` reads the manager's files as they are by then."""
+
+    def __init__(
+        self,
+        load: Callable[[], ManagerSettings],
+        user: LocalUser,
+        own: Collection[UUID],
+        keeping: Keeping,
+    ) -> None:
+        self._load = load
+        self._user = user
+        self._own = own
+        self._keeping = keeping
+
+    async def authorize(self, record: StartRecord) -> Approved:
+        """See :class:`Hosting`."""
+        return authorize(record, self._own, self._user)
+
+    async def start(self, approved: Approved, manager_id: UUID, on_end: OnEnd) -> UserEndpoint:
+        """See :class:`Hosting`.
+
+        The process waits for its document, so it does nothing before it is in its scope and in the
+        books; should we end before that, it reads nothing and ends too.
+        """
+        record, start = approved.record, approved.record.start
+        settings = await asyncio.to_thread(self._load)
+        document = launch_document(
+            record, settings, approved.user, approved.identity.sub, manager_id=manager_id
+        )
+        with contextlib.ExitStack() as undo:
+            child, held = _spawn(start.endpoint_id, start.name, self._user)
+            undo.callback(self._give_up, start.endpoint_id, child, held)
+            scope = await self._place(start.endpoint_id, child.pid, settings)
+            process = ProcessRecord.of(ProcessIdentity.of(child.pid), scope)
+            self._keeping.processes.write(start.endpoint_id, process)
+            await _hand_over(child, document)
+            undo.pop_all()
+        return OwnUserEndpoint(record, held, on_end, self._keeping, scope=scope, child=child)
+
+    def _give_up(self, endpoint_id: UUID, child: subprocess.Popen[bytes], held: Held) -> None:
+        child.kill()
+        child.wait()
+        os.close(held.pidfd)
+        assert held.control is not None
+        held.control.close()
+        self._keeping.processes.remove(endpoint_id)
+
+    async def _place(self, endpoint_id: UUID, pid: int, settings: ManagerSettings) -> str | None:
+        """Put a process into a scope with its limits; the scope's name, None without."""
+        if self._keeping.scopes is None:
+            return None
+        name = scope_name(endpoint_id)
+        properties: Properties = [
+            ("Description", ("s", f"Globus Compute user endpoint {endpoint_id}")),
+            ("CollectMode", ("s", "inactive-or-failed")),
+            ("KillMode", ("s", "control-group")),
+            *settings.config.resource_control.endpoint.properties(),
+        ]
+        try:
+            await self._keeping.scopes.start_scope(name, pid, properties)
+        except _BUS_ERRORS as error:
+            log.warning("user endpoint %s is a plain process: %s", endpoint_id, error)
+            return None
+        return name
+
+
+def _spawn(endpoint_id: UUID, name: str, user: LocalUser) -> tuple[subprocess.Popen[bytes], Held]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs, contextlib.ExitStack() as undo:
+        undo.callback(ours.close)
+        try:
+            child = _popen(name, user, theirs.fileno())
+            pidfd = os.pidfd_open(child.pid)
+        except OSError as error:
+            raise Problem(
+                "CANNOT_START",
+                f"cannot start a process: {error.strerror}",
+                "check the limits and the quota of the account which runs the endpoint",
+                ExitStatus.TEMPORARY,
+            ) from error
+        undo.pop_all()
+    return child, Held(child.pid, pidfd, Control(endpoint_id, ours))
+
+
+def _popen(name: str, user: LocalUser, control: int) -> subprocess.Popen[bytes]:
+    directory = EndpointDirectory.of(name)
+    directory.make()
+    command = [sys.executable, "-P", "-m", "globus_compute_endpoint", "_start-user-endpoint"]
+    with directory.log.open("ab") as output:
+        return subprocess.Popen(
+            [*command, name, "--control", str(control)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            cwd=user.home if Path(user.home).is_dir() else "/",
+            env={key: value for key, value in os.environ.items() if key not in _NOT_INHERITED},
+            start_new_session=True,
+            pass_fds=[control],
+        )
+
+
+async def _hand_over(child: subprocess.Popen[bytes], document: bytes) -> None:
+    """Write all of it; one that does not read is ended by our caller's time-out."""
+    assert child.stdin is not None
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_write_pipe(_Draining, child.stdin)
+    try:
+        transport.write(document)
+        transport.write_eof()
+        await protocol.closed
+    except BaseException:
+        transport.abort()
+        raise
+
+
+class _Draining(asyncio.BaseProtocol):
+    """Tells when all has been written, or can no longer be."""
+
+    def __init__(self) -> None:
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (its pidfd tells why)
+        if not self.closed.done():
+            self.closed.set_result(None)
