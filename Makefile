@@ -27,7 +27,7 @@ test-long: ## the long tests; as root
 	@tools/build-debs >/dev/null
 	@$(PYTHON) tests/run.py --suites long -- $(ARGS)
 
-demo: ## two researchers, three engines, one host; KEEP=1 leaves the host running; as root
+demo: ## two researchers, three engines, three hosts; KEEP=1 leaves the hosts running; as root
 	@tools/prepare hosts
 	@tools/prepare packages
 	@PYTHONPATH=tests $(PYTHON) -m demo

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-import socket
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+import ssl
+from contextlib import AsyncExitStack, ExitStack
 
 import uvicorn
 
@@ -20,15 +18,22 @@ from globus_compute_services.broker import names
 from globus_compute_services.broker.accounts import Accounts
 from globus_compute_services.broker.link import BrokerLink
 from globus_compute_services.broker.management import Management
-from globus_compute_services.problem import ExitStatus, Problem
+from globus_compute_services.listening import (
+    describe,
+    load_certificate,
+    open_listeners,
+    tls_context,
+)
+from globus_compute_services.problem import Problem
 from globus_compute_services.relay.dispatch import Dispatcher
 from globus_compute_services.relay.heartbeats import HeartbeatsRelay
 from globus_compute_services.relay.housekeeping import Housekeeper
 from globus_compute_services.relay.intake import Intake
 from globus_compute_services.relay.results import ResultsRelay
 from globus_compute_services.relay.starts import Starter
-from globus_compute_services.settings import Settings
+from globus_compute_services.settings import HttpSettings, Settings
 from globus_compute_services.store.database import Database
+from globus_compute_services.web_server import WebServer
 
 __all__ = ["serve"]
 
@@ -38,24 +43,32 @@ _BROKER_GRACE_S = 30
 _STOP_GRACE_S = 15
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server, which leaves the process alive to finish what else is to be finished."""
+class _Server(WebServer):
+    """A web server with a certificate which can be renewed, and of which systemd hears."""
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        stops = (signal.SIGTERM, signal.SIGINT)
-        for number in stops:
-            loop.add_signal_handler(number, self._stop)
-        try:
-            yield
-        finally:
-            for number in stops:
-                loop.remove_signal_handler(number)
+    def __init__(self, config: uvicorn.Config, http: HttpSettings) -> None:
+        super().__init__(config)
+        self._tls = http.tls
+        if http.tls is not None:
+            config.load()
+            config.ssl = tls_context(http.tls)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         notify.tell_stopping()
-        self.should_exit = True
+        super().stop()
+
+    def reload(self) -> None:
+        """Take a renewed certificate; those who are connected do not notice."""
+        if self._tls is None:
+            log.info("There is no certificate to read again")
+            return
+        assert isinstance(self.config.ssl, ssl.SSLContext)
+        try:
+            load_certificate(self.config.ssl, self._tls)
+        except Problem as problem:
+            log.error("%s; the old one stays", problem)
+        else:
+            log.info("Read %s again", self._tls.certificate)
 
 
 async def serve(settings: Settings) -> None:
@@ -85,11 +98,13 @@ async def serve(settings: Settings) -> None:
         )
         desk = await open_desk(database)
         parts = Parts(settings, database, link, accounts, dispatcher, starter, desk)
-        listener = stack.enter_context(_listen(settings.http.host, settings.http.port))
-        await _run(parts, housekeeper, listener)
+        await _run(parts, housekeeper, stack.enter_context(ExitStack()))
 
 
-async def _run(parts: Parts, housekeeper: Housekeeper, listener: socket.socket) -> None:
+async def _run(parts: Parts, housekeeper: Housekeeper, owner: ExitStack) -> None:
+    http = parts.settings.http
+    listeners = open_listeners(http, owner)
+    serving = f"serving on {describe(listeners, tls=http.tls is not None)}"
     results = ResultsRelay(parts.database, parts.dispatcher)
     heartbeats = HeartbeatsRelay(parts.database, parts.dispatcher, parts.starter)
     intakes = [
@@ -105,7 +120,8 @@ async def _run(parts: Parts, housekeeper: Housekeeper, listener: socket.socket) 
             server_header=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=_STOP_GRACE_S,
-        )
+        ),
+        http,
     )
     try:
         async with asyncio.TaskGroup() as group:
@@ -115,20 +131,18 @@ async def _run(parts: Parts, housekeeper: Housekeeper, listener: socket.socket) 
                 group.create_task(parts.starter.run()),
                 group.create_task(housekeeper.run()),
                 group.create_task(notify.keep_watchdog_fed()),
-                group.create_task(_tell_ready(parts)),
+                group.create_task(_tell_ready(parts, serving)),
                 *(group.create_task(intake.run()) for intake in intakes),
             ]
-            await server.serve(sockets=[listener])
+            await server.serve(sockets=listeners)
             for task in background:
                 task.cancel()
     finally:
         server.should_exit = True
 
 
-async def _tell_ready(parts: Parts) -> None:
+async def _tell_ready(parts: Parts, serving: str) -> None:
     """Ready when RabbitMQ is there, or after a while with what is missing as the status."""
-    http = parts.settings.http
-    serving = f"serving on http://{http.host}:{http.port}"
     try:
         async with asyncio.timeout(_BROKER_GRACE_S):
             await parts.link.up.wait()
@@ -139,16 +153,3 @@ async def _tell_ready(parts: Parts) -> None:
     else:
         notify.tell_ready(serving)
     log.info("Ready: %s", serving)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
-        )
-    except OSError as error:
-        raise Problem(
-            f"Cannot listen on {host}:{port}: {error.strerror}",
-            "see http.host and http.port in config.yaml",
-            ExitStatus.UNAVAILABLE,
-        ) from error

@@ -17,6 +17,7 @@ __all__ = [
     "BrokerSettings",
     "HttpSettings",
     "Settings",
+    "TlsSettings",
     "load_settings",
 ]
 
@@ -28,11 +29,23 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class TlsSettings(_Section):
+    """A certificate, with its chain, and its private key; both PEM files."""
+
+    certificate: Path
+    key: Path
+
+
 class HttpSettings(_Section):
-    """Where the REST calls are served, and the URL by which clients know that place."""
+    """Where the REST calls are served, and the URL by which clients know that place.
+
+    ``host`` and ``port`` do not count where systemd hands sockets over; with ``tls``, either
+    speaks HTTPS.
+    """
 
     host: str = "127.0.0.1"
     port: int = Field(default=5000, ge=1, le=65535)
+    tls: TlsSettings | None = None
     public_url: str = "http://localhost:5000"
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo: two researchers, three engines, one host, and what the kernel says of it all."""
+"""The demo: two researchers, three engines, three hosts, and what the kernel says of it all."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from types import FrameType
 
 from demo.checks import Mismatch
 from demo.scene import Scene
-from system.hosts import Host, remove_orphans
+from system.hosts import remove_orphans
 from system.packages import build_packages
-from system.site import sdk_environment
+from system.site import sdk_environment, three_machines
 
 BEGAN = time.monotonic()
 
@@ -36,9 +36,9 @@ def main() -> int:
         build_packages()
         tell("the researchers' environment: globus-compute-sdk from PyPI")
         sdk = sdk_environment()
-        tell("booting a host")
-        with Host("demo", binds=[sdk], keep=keep) as host:
-            scene = Scene(host, sdk, tell)
+        tell("booting a laptop, the services' machine and a login node")
+        with three_machines("demo", sdk, keep=keep) as machines:
+            scene = Scene(machines, sdk, tell)
             scene.play()
             if keep:
                 print(scene.how_to_go_on())

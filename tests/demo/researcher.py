@@ -55,11 +55,10 @@ def say(**document):
     print(json.dumps(document), flush=True)
 
 
-def tell_failure(started, future):
-    """The host waits to hear of the function: it hears why it did not run."""
+def tell_failure(engine, future):
+    """The machine on which the function was to run waits for it in vain: say why, at once."""
     if error := future.exception():
-        with open(started, "w") as pipe:
-            pipe.write(str(error))
+        print(f"the function for {engine} did not run: {error}", file=sys.stderr, flush=True)
 
 
 def matrix(endpoint, cells):
@@ -68,7 +67,7 @@ def matrix(endpoint, cells):
     for cell in cells:
         executors.append(executor(endpoint, cell["engine"]))
         future = executors[-1].submit(stay, cell["started"], cell["release"])
-        future.add_done_callback(functools.partial(tell_failure, cell["started"]))
+        future.add_done_callback(functools.partial(tell_failure, cell["engine"]))
         futures[cell["engine"]] = future
         say(engine=cell["engine"], submitted=time.time())
     wait(futures.values(), timeout=2 * PATIENCE)

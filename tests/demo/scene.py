@@ -14,8 +14,17 @@ from typing import Any
 
 from demo.checks import Mismatch, expect, table
 from demo.kernel import Process, look_at
-from system.hosts import TESTHOST, Host
-from system.site import ENDPOINT_MEMORY, ENGINES, MIB, USER_MEMORY, Client, Site
+from system.hosts import TESTHOST
+from system.site import (
+    ENDPOINT_MEMORY,
+    ENGINES,
+    MIB,
+    SDK_TRUST,
+    USER_MEMORY,
+    Client,
+    Machines,
+    Site,
+)
 
 NAME = "demo"
 RESEARCHERS = ("alice", "bob")
@@ -80,10 +89,12 @@ DEEDS: list[tuple[str, str, dict[str, str], Callable[[str], bool]]] = [
 
 
 class Scene:
-    """One performance of the demo in a host."""
+    """One performance of the demo on three machines."""
 
-    def __init__(self, host: Host, sdk: Path, tell: Callable[[str], None]) -> None:
-        self.host = host
+    def __init__(self, machines: Machines, sdk: Path, tell: Callable[[str], None]) -> None:
+        self.machines = machines
+        self.laptop = machines.laptop
+        self.host = machines.login_node
         self.sdk = sdk
         self.tell = tell
         self.clients: dict[str, Client] = {}
@@ -98,7 +109,7 @@ class Scene:
         self.journal(task_id, scope)
 
     def set_up(self) -> None:
-        site = Site(self.host, self.tell)
+        site = Site(self.machines, self.tell)
         site.install()
         site.start_services()
         self.tell("client identities for alice, bob and the endpoint; local users alice and bob")
@@ -106,11 +117,10 @@ class Scene:
         for name in RESEARCHERS:
             self.clients[name] = site.create_client(name)
             self.uids[name] = self.host.add_user(name)
-            # The researcher sits elsewhere: functions run as another user than the one who asks.
-            self.host.add_user(f"{name}-laptop")
+            self.laptop.add_user(f"{name}-laptop")
         site.configure_endpoint(NAME, gateway)
         self.endpoint_id = site.start_endpoint(NAME)
-        self.host.push(PROGRAM, PROGRAMS)
+        self.laptop.push(PROGRAM, PROGRAMS)
 
     def command(self, researcher: str, deed: str, arguments: object) -> dict[str, Any]:
         """A process of a researcher's, as keywords and command for Host."""
@@ -122,18 +132,20 @@ class Scene:
                 *(deed, self.endpoint_id, json.dumps(arguments)),
             ),
             "user": account,
-            "environment": {**self.clients[researcher].environment, **directory},
+            "environment": {**self.clients[researcher].environment, **SDK_TRUST, **directory},
         }
 
     def ask(self, researcher: str, deed: str, arguments: object) -> dict[str, Any]:
         """Run a researcher's process to its end; what it printed last."""
         options = self.command(researcher, deed, arguments)
-        done = self.host.run(*options.pop("command"), **options, timeout=180)
+        done = self.laptop.run(*options.pop("command"), **options, timeout=180)
         return dict(json.loads(done.stdout.splitlines()[-1]))
 
     def matrix(self) -> tuple[str, str]:
         """Everyone on every engine at once. Returns one task's id and scope."""
-        self.tell("alice and bob submit on each engine; the host looks while the functions run")
+        self.tell(
+            "alice and bob submit on each engine; the login node looks while the functions run"
+        )
         self.host.run("mkdir", "-p", PIPES)
         pipes = [pipe for cell in CELLS for pipe in (cell.started, cell.release)]
         self.host.run("mkfifo", "--mode=666", *pipes)
@@ -160,7 +172,7 @@ class Scene:
             if cell.researcher == researcher
         ]
         options = self.command(researcher, "matrix", cells)
-        line = self.host.command(*options.pop("command"), **options)
+        line = self.laptop.command(*options.pop("command"), **options)
         return subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
 
     def look(self, cell: Cell) -> Sight:
@@ -219,7 +231,7 @@ class Scene:
         return ["reload_tasks", second["result"], f"{time.monotonic() - began:.1f} s"]
 
     def journal(self, task_id: str, scope: str) -> None:
-        """All that the journal has of one task."""
+        """All that the journals have of one task."""
         match = f"GC_TASK_ID={task_id}"
         self.tell(f"journalctl {match}")
         entries = self.host.journal(match)
@@ -229,24 +241,29 @@ class Scene:
         uid = str(self.uids[CELLS[-1].researcher])
         expect("uids in the journal", {entry["_UID"] for entry in own}, {uid})
         units = {entry["_SYSTEMD_UNIT"] for entry in entries}
-        expect("units in the journal", units - {scope, "globus-compute-services.service"}, set())
-        print(self.host.run("journalctl", "--no-pager", "--output=short-iso", match).stdout)
+        expect("units in the journal", units, {scope})
+        for host in (self.machines.services, self.host):
+            print(host.run("journalctl", "--no-pager", "--output=short-iso", match).stdout)
 
     def how_to_go_on(self) -> str:
-        """For people who want to look around in the host."""
-        name = self.host.name
+        """For people who want to look around in the hosts."""
+        laptop, *others = (
+            host.name for host in (self.laptop, self.machines.services, self.machines.login_node)
+        )
         environment = self.command("alice", "", {})["environment"].items()
         return "\n".join(
             [
-                f"The host is still up. A shell in it:\n  {TESTHOST} run {name} -- bash -l",
-                "Submit a function as alice, in such a shell:",
+                f"{laptop}, {' and '.join(others)} are still up. A shell in one of them:",
+                f"  {TESTHOST} run {laptop} -- bash -l",
+                "Submit a function as alice, in that shell:",
                 "  su - alice-laptop",
                 *(f"  export {key}={value}" for key, value in environment),
                 f"  {self.sdk}/bin/python",
                 "  >>> from globus_compute_sdk import Executor",
                 f'  >>> with Executor("{self.endpoint_id}") as executor:',
                 "  ...     executor.submit(lambda: open('/proc/self/cgroup').read()).result()",
-                f"Remove it:\n  {TESTHOST} down {name}",
+                "Remove them:",
+                *(f"  {TESTHOST} down {name}" for name in (laptop, *others)),
             ]
         )
 

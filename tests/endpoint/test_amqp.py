@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from endpoint.conftest import rabbitmqctl
-from endpoint.tls import make_certificate, tls_front
+from endpoint.tls import front, make_certificates
 from globus_compute_endpoint.amqp import (
     ChannelUser,
     Connection,
@@ -173,12 +173,14 @@ async def test_publish_once_gives_up_in_time(destination: ResultQueueInfo):
 async def test_amqps_with_a_private_authority_on_another_port(
     destination: ResultQueueInfo, tmp_path: Path
 ):
-    certificate, key = make_certificate(tmp_path)
+    made = make_certificates(tmp_path)
     secured = destination.model_copy(
         update={"connection_url": SecretStr("amqps://guest:guest@127.0.0.1:5671/%2F")}
     )
-    async with tls_front(certificate, key) as port:
+    async with front(made) as port:
         options: dict[str, Any] = {"name": "test", "port": port, "timeout": 5}
-        await publish_once(secured, b"x", ca_file=certificate, **options)
+        await publish_once(secured, b"x", ca_file=made.authority, **options)
+        handed = made.authority.read_text()
+        await publish_once(secured, b"x", ca_certificates=handed, **options)
         with pytest.raises(TimeoutError):  # an authority which nobody has told us to trust
             await publish_once(secured, b"x", **options)

@@ -1,26 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One warm site for all tests of this directory that do not need a host of their own."""
+"""One warm site of three machines, for all tests here that do not need hosts of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from system.hosts import Host
 from system.researcher import Researcher
-from system.site import Site, sdk_environment
+from system.site import Site, sdk_environment, three_machines
 
 LOCAL_USERS = ("alice", "bob")
 
 
 @dataclass
 class WarmSite:
-    """A site that runs, and the people at it."""
+    """A site that runs, and the people at it. ``host`` is the login node."""
 
     host: Host
+    laptop: Host
+    services: Host
     site: Site
+    sdk: Path
     name: str
     endpoint_id: str
     researcher: Callable[[str], Researcher]
@@ -30,9 +34,11 @@ class WarmSite:
     def unit(self) -> str:
         return f"globus-compute-endpoint@{self.name}"
 
-    def property(self, unit: str, name: str) -> str:
-        """A property of a unit, as `systemctl show` has it."""
-        return self.host.run("systemctl", "show", "--value", "-p", name, unit).stdout.strip()
+    def property(self, unit: str, name: str, host: Host | None = None) -> str:
+        """A property of a unit, as `systemctl show` has it; of the login node's, unless it says."""
+        return (
+            (host or self.host).run("systemctl", "show", "--value", "-p", name, unit).stdout.strip()
+        )
 
     def scopes(self) -> list[str]:
         """The scopes of user endpoints which run now."""
@@ -44,11 +50,11 @@ class WarmSite:
 @pytest.fixture(scope="session")
 def warm() -> Iterator[WarmSite]:
     sdk = sdk_environment()
-    with Host("site", binds=[sdk]) as host:
-        site = Site(host)
+    with three_machines("site", sdk) as machines:
+        site = Site(machines)
         site.install()
         site.start_services()
-        uids = {name: host.add_user(name) for name in LOCAL_USERS}
+        uids = {name: site.login_node.add_user(name) for name in LOCAL_USERS}
         site.configure_endpoint("hpc", site.create_client("gateway"))
         endpoint_id = site.start_endpoint("hpc")
         people: dict[str, Researcher] = {}
@@ -56,7 +62,8 @@ def warm() -> Iterator[WarmSite]:
         def researcher(name: str) -> Researcher:
             if name not in people:
                 client = site.create_client(name)
-                people[name] = Researcher(host, name, client, sdk, endpoint_id)
+                people[name] = Researcher(site.laptop, name, client, sdk, endpoint_id)
             return people[name]
 
-        yield WarmSite(host, site, "hpc", endpoint_id, researcher, uids)
+        hosts = (machines.login_node, machines.laptop, machines.services)
+        yield WarmSite(*hosts, site, sdk, "hpc", endpoint_id, researcher, uids)

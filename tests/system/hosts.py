@@ -17,6 +17,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -83,10 +84,31 @@ def prepared_environment(lock: str) -> Path:
     return Path(made.stdout.strip())
 
 
+@dataclass(frozen=True)
+class Link:
+    """A host's addresses in a network, routed, and what a name server would tell it there."""
+
+    network: str
+    addresses: Sequence[str]
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def options(self) -> list[str]:
+        names = [f"{name}={address}" for name, address in self.names.items()]
+        link = f"{run_prefix()}{self.network}:{','.join(self.addresses)}"
+        return ["--link", link, *(option for name in names for option in ("--name", name))]
+
+
+def filter_network(network: str, rules: str) -> None:
+    """Have a network's router filter what it forwards; `rules` are nftables'."""
+    line = [str(TESTHOST), "filter", f"{run_prefix()}{network}"]
+    checked(line, timeout=PATIENCE, stdin=rules)
+
+
 class Host:
     """A throw-away Debian host with systemd as its pid 1; up while the context lasts.
 
     `binds` are files and directories of the machine which it sees, read-only, at the same place.
+    Without a `link` its loopback is all the network that it has.
     With `keep` it stays up under its plain name, until the next of that name replaces it.
     """
 
@@ -96,11 +118,13 @@ class Host:
         *,
         binds: Sequence[Path] = (),
         cgroups: str = "all",
+        link: Link | None = None,
         keep: bool = False,
     ) -> None:
         self.name = name if keep else f"{run_prefix()}{name}"
         self.binds = list(dict.fromkeys(binds))
         self.cgroups = cgroups
+        self.link = link
         self.keep = keep
 
     def __enter__(self) -> Self:
@@ -123,7 +147,8 @@ class Host:
 
     def up(self) -> None:
         options = [option for bind in self.binds for option in ("--bind", str(bind))]
-        control("up", "--cgroups", self.cgroups, *options, self.name)
+        link = self.link.options() if self.link else []
+        control("up", "--cgroups", self.cgroups, *link, *options, self.name)
         # Ordinary users of the host are to reach what is bound below directories of root's.
         closed = {str(parent) for bind in self.binds for parent in bind.parents} - {"/"}
         self.run("chmod", "-f", "o+x", *sorted(closed), check=False)

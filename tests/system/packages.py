@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The project's Debian packages: built, and installed in a test host."""
+"""The project's Debian packages and its wheel: built, and installed in a test host."""
 
 from __future__ import annotations
 
+import shutil
+import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -31,3 +34,35 @@ def install_packages(host: Host, *names: str) -> None:
         network=True,
         timeout=300,
     )
+
+
+@cache
+def wheelhouse() -> Path:
+    """A directory with all that the locks name; a host must be made with a bind of it."""
+    return Path(checked([str(TREE / "tools/build-debs"), "wheelhouse"], timeout=300).stdout.strip())
+
+
+@cache
+def build_wheel() -> Path:
+    """A wheel of the files of this tree, and of nothing that an earlier build left in it."""
+    sources = ("src", "pyproject.toml", "README.md", "LICENSE")
+    listed = ["git", "-C", str(TREE), "ls-files", "-co", "--exclude-standard", "--", *sources]
+    with tempfile.TemporaryDirectory() as directory:
+        for name in checked(listed, timeout=60).stdout.splitlines():
+            target = Path(directory) / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(TREE / name, target)
+        pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+        target = TREE / "build/wheel"
+        checked([*pip, "--wheel-dir", str(target), directory], timeout=120)
+    (wheel,) = target.glob("globus_compute_endpoint-*.whl")
+    return wheel
+
+
+def install_wheel(host: Host, user: str, extra: str = "") -> None:
+    """Install the wheel as an ordinary user does: by pipx; from our wheelhouse, not a network."""
+    wheel = build_wheel()
+    host.push(wheel, "/opt/wheel")
+    wanted = f"/opt/wheel/{wheel.name}" + (f"[{extra}]" if extra else "")
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheelhouse())}
+    host.run("pipx", "install", wanted, user=user, environment=offline, timeout=300)

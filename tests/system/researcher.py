@@ -6,13 +6,13 @@ from __future__ import annotations
 import inspect
 import json
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from system.hosts import Host
-from system.site import Client
+from system.site import SDK_TRUST, Client
 
 _DRIVER = """
 import json, sys
@@ -45,10 +45,20 @@ class Outcome:
 class Researcher:
     """Someone with a laptop: an SDK in a virtual environment, and a client identity."""
 
-    def __init__(self, host: Host, name: str, client: Client, sdk: Path, endpoint_id: str) -> None:
+    def __init__(
+        self,
+        host: Host,
+        name: str,
+        client: Client,
+        sdk: Path,
+        endpoint_id: str,
+        way: Mapping[str, str] = SDK_TRUST,
+    ) -> None:
+        """``way``: the variables by which the SDK finds the site's services."""
         self.host = host
         self.name = name
         self.client = client
+        self._way = way
         self._sdk = sdk
         self._endpoint_id = endpoint_id
 
@@ -66,7 +76,7 @@ class Researcher:
     def environment(self) -> dict[str, str]:
         """What tells the SDK who and where it is."""
         home = {"GLOBUS_COMPUTE_USER_DIR": f"/root/{self.name}"}
-        return {**self.client.environment, **home}
+        return {**self.client.environment, **self._way, **home}
 
     def outcomes(self, *calls: Call, **config: Any) -> list[Outcome]:
         """Submit `calls` at once to the user endpoint of `config`, and wait for all."""

@@ -38,10 +38,10 @@ def test_malformed_and_oversized_commands_disturb_nobody(warm):
     ]
     python = "/usr/lib/globus-compute-services/bin/python"
     queue = f"{warm.endpoint_id}.command_queue"
-    listed = warm.host.run("rabbitmqctl", "-q", "list_queues", "-p", "globus-compute", "name")
+    listed = warm.services.run("rabbitmqctl", "-q", "list_queues", "-p", "globus-compute", "name")
     assert queue in listed.stdout.split(), listed.stdout
     before = len(warm.host.journal("-u", gateway, "--grep", "refused a command"))
-    warm.host.run(python, "-c", PUBLISH, queue, stdin=json.dumps(commands))
+    warm.services.run(python, "-c", PUBLISH, queue, stdin=json.dumps(commands))
     until(
         lambda: (
             len(warm.host.journal("-u", gateway, "--grep", "refused a command"))

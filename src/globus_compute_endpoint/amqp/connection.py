@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import ssl
 import time
@@ -65,17 +66,25 @@ class ChannelUser(Protocol):
 
 
 def parameters(
-    url: SecretStr, *, name: str, port: int | None = None, ca_file: Path | None = None
+    url: SecretStr,
+    *,
+    name: str,
+    port: int | None = None,
+    ca_file: Path | None = None,
+    ca_certificates: str | None = None,
 ) -> pika.connection.Parameters:
     """Turn a connection URL into pika's parameters, with bounded time-outs.
 
-    ``name`` is shown in the broker's list of connections; ``port`` replaces the URL's.
+    ``name`` is shown in the broker's list of connections; ``port`` replaces the URL's. Where
+    ``ca_file`` or ``ca_certificates`` (PEM) are given, the system's authorities are not trusted.
     """
     result = pika.URLParameters(url.get_secret_value())
     if port is not None:
         result.port = port
     if result.ssl_options is not None:
-        context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+        context = ssl.create_default_context(
+            cafile=str(ca_file) if ca_file else None, cadata=ca_certificates
+        )
         result.ssl_options = pika.SSLOptions(context, result.host)
     result.client_properties = {"connection_name": name}
     result.heartbeat = _HEARTBEAT
@@ -100,14 +109,16 @@ class Connection:
         name: str,
         port: int | None = None,
         ca_file: Path | None = None,
+        ca_certificates: str | None = None,
         on_up: Callable[[], None] | None = None,
         on_down: Callable[[BaseException], None] | None = None,
         backoff: Backoff | None = None,
     ) -> None:
         self.name = name
         self._url = url
-        self._port = port
-        self._ca_file = ca_file
+        self._parameters = functools.partial(
+            parameters, name=name, port=port, ca_file=ca_file, ca_certificates=ca_certificates
+        )
         self._on_up = on_up
         self._on_down = on_down
         self._backoff = backoff or Backoff()
@@ -168,7 +179,7 @@ class Connection:
     async def _once(self) -> BaseException:
         """Connect, stay connected, and return why that ended."""
         try:
-            settings = parameters(self._url, name=self.name, port=self._port, ca_file=self._ca_file)
+            settings = self._parameters(self._url)
             self._current = attempt = _Attempt(settings, self._users, self._came_up)
             reason = await attempt.wait()
         except (OSError, ValueError) as error:  # a CA file gone, an address that is none

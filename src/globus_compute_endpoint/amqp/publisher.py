@@ -152,6 +152,7 @@ async def publish_once(
     name: str,
     port: int | None = None,
     ca_file: Path | None = None,
+    ca_certificates: str | None = None,
     timeout: float = 30.0,  # noqa: ASYNC109  (it bounds more than one await)
 ) -> None:
     """Publish one message over a connection of its own.
@@ -160,7 +161,13 @@ async def publish_once(
         TimeoutError: not confirmed within ``timeout`` seconds.
         Unroutable: confirmed, but there is no queue for it.
     """
-    connection = Connection(info.connection_url, name=name, port=port, ca_file=ca_file)
+    connection = Connection(
+        info.connection_url,
+        name=name,
+        port=port,
+        ca_file=ca_file,
+        ca_certificates=ca_certificates,
+    )
     publisher = Publisher(info.queue_publish_kwargs)
     connection.add(publisher)
     running = asyncio.create_task(connection.run(), name=f"{name} connection")

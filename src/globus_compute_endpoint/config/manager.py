@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from pydantic import Field
 
+from globus_compute_endpoint.config.certificates import read_certificates
 from globus_compute_endpoint.config.common import CommonConfig
 from globus_compute_endpoint.config.kind import TEMPLATE_NAMES
 from globus_compute_endpoint.config.loading import load_file, validate
@@ -60,13 +61,14 @@ class ManagerSettings:
     schema: dict[str, Any] | None
     included: dict[str, str]
     environment: dict[str, str]
+    ca_certificates: str | None = None
 
 
 def load_manager_settings(directory: Path, *, environment: bool = True) -> ManagerSettings:
     """Read and check a manager's directory; raises Problem naming the file and what is wrong.
 
-    Without ``environment``, the user endpoints' environment is left out: it may hold what only
-    root is to read.
+    Without ``environment``, the user endpoints' environment and the text of their certification
+    authorities are left out: only root may be allowed to read them.
     """
     path = directory / "config.yaml"
     config = validate(ManagerConfig, load_file(path), str(path))
@@ -75,7 +77,12 @@ def load_manager_settings(directory: Path, *, environment: bool = True) -> Manag
     )
     if not environment:
         return settings
-    return replace(settings, environment=_environment(directory / _ENVIRONMENT))
+    ca_file = config.services.ca_file
+    return replace(
+        settings,
+        environment=_environment(directory / _ENVIRONMENT),
+        ca_certificates=read_certificates(ca_file) if ca_file else None,
+    )
 
 
 def load_templates(config: ManagerConfig, template: Path, schema: Path | None) -> ManagerSettings:

@@ -34,6 +34,7 @@ def launch_document(
         "name": start.name,
         "manager_id": str(manager_id),
         "environment": settings.environment,
+        "ca_certificates": settings.ca_certificates,
         "debug": config.debug,
         "state_directory": str(state_directory) if state_directory else None,
         **manager_part(settings, user, identity),

@@ -51,6 +51,7 @@ class LaunchDocument(Blueprint):
     manager_id: UUID
     amqp_creds: UserEndpointQueues
     environment: dict[str, str] = Field(default_factory=dict)
+    ca_certificates: str | None = None
     debug: bool = False
     state_directory: Path | None = None
 
@@ -149,6 +150,7 @@ def _launch(document: LaunchDocument, control: Control) -> int:
             queues=document.amqp_creds,
             config=config,
             process_title=title,
+            ca_certificates=document.ca_certificates,
         )
         try:
             serve(settings, control)
@@ -186,6 +188,7 @@ def _give_notice(document: LaunchDocument, message: str) -> bool:
         report,
         name=f"{document.name} notice",
         port=document.amqp_port,
+        ca_certificates=document.ca_certificates,
         timeout=_NOTICE_TIMEOUT,
     )
     try:

@@ -59,6 +59,7 @@ class Settings:
     queues: UserEndpointQueues
     config: UserEndpointConfig
     process_title: str
+    ca_certificates: str | None = None  # of the manager, beside what the configuration names
 
 
 @dataclass(frozen=True)
@@ -311,6 +312,7 @@ class UserEndpoint:
             name=f"{self._settings.name} {purpose}",
             port=self._settings.config.amqp_port,
             ca_file=self._settings.config.services.ca_file,
+            ca_certificates=self._settings.ca_certificates,
             on_up=on_up,
         )
 

@@ -49,10 +49,11 @@ def serve(config: Path, debug: bool) -> None:
 @click.pass_obj
 def env(config: Path, client_name: str | None) -> None:
     """Print the environment which an SDK user or an endpoint needs, for a shell to evaluate."""
-    http = load_settings(config).http
+    public_url = load_settings(config).http.public_url.rstrip("/")
+    elsewhere = public_url.startswith("https:")
     variables = {
         "GLOBUS_SDK_ENVIRONMENT": "local",
-        "GLOBUS_SDK_SERVICE_URL_AUTH": f"{http.public_url.rstrip('/')}/",
+        "GLOBUS_SDK_SERVICE_URL_AUTH": f"{_SDK_LOCAL_URL if elsewhere else public_url}/",
     }
     if client_name is not None:
         ids = {client.name: str(client.id) for client, _ in in_transaction(config, list_clients)}
@@ -65,9 +66,10 @@ def env(config: Path, client_name: str | None) -> None:
         print(f"export {name}={shlex.quote(value)}")
     if client_name is not None:
         print("# GLOBUS_COMPUTE_CLIENT_SECRET was printed when the client was made")
-    if http.public_url.rstrip("/") != _SDK_LOCAL_URL:
+    if elsewhere:
+        print(f"Beside the SDK, run: globus-compute-services connect {public_url}", file=sys.stderr)
+    elif public_url != _SDK_LOCAL_URL:
         print(
-            f"Note: the SDK finds services on {_SDK_LOCAL_URL} only; forward it to "
-            f"{http.public_url}",
+            f"Note: the SDK finds services on {_SDK_LOCAL_URL} only; forward it to {public_url}",
             file=sys.stderr,
         )

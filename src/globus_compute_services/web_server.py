@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""uvicorn, as part of a program that has more to do."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from globus_compute_services.problem import ExitStatus, Problem
+
+__all__ = ["WebServer", "listen"]
+
+_BACKLOG = 512
+
+
+class WebServer(uvicorn.Server):
+    """uvicorn's server, which leaves the process alive to finish what else is to be finished."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        handlers = {
+            signal.SIGTERM: self.stop,
+            signal.SIGINT: self.stop,
+            signal.SIGHUP: self.reload,
+        }
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+        try:
+            yield
+        finally:
+            for number in handlers:
+                loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        """Take no more requests, and return once those under way are answered."""
+        self.should_exit = True
+
+    def reload(self) -> None:
+        """SIGHUP: where there is nothing to read again, a terminal that was closed."""
+        self.stop()
+
+
+def listen(host: str, port: int, hint: str) -> socket.socket:
+    """A listening socket; raises Problem with ``hint`` if it cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise Problem(
+            f"Cannot listen on {host}:{port}: {error.strerror}", hint, ExitStatus.UNAVAILABLE
+        ) from error
