@@ -91,8 +91,10 @@ class Person:
 
     def research(self, program: str, endpoint_id: str, timeout: float = 120) -> Any:
         """Run a program of a researcher, which prints JSON, with the stock SDK."""
+        script = self.home / "research.py"  # some serializers look for the source
+        script.write_text(program)
         done = subprocess.run(
-            [sys.executable, "-c", program, endpoint_id],
+            [sys.executable, str(script), endpoint_id],
             env=self.environment,
             cwd=self.home,
             capture_output=True,
