@@ -17,17 +17,24 @@ from uuid import UUID
 
 import globus_sdk
 from globus_compute_sdk.sdk._environments import get_web_service_url
-from globus_compute_sdk.sdk.auth.globus_app import DEFAULT_CLIENT_ID
-from globus_compute_sdk.sdk.auth.token_storage import get_token_storage
 from globus_compute_sdk.sdk.utils.gare import gare_handler
 from globus_compute_sdk.version import __version__ as sdk_version
-from globus_sdk.token_storage import MemoryTokenStorage
+from globus_sdk.gare import GlobusAuthorizationParameters
+from globus_sdk.scopes import AuthScopes
 from globus_sdk.transport import RequestsTransport, RetryConfig
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from globus_compute_endpoint import __version__
 from globus_compute_endpoint.amqp.queue_info import QueueInfo, ResultQueueInfo
 from globus_compute_endpoint.config.common import CommonConfig
+from globus_compute_endpoint.credentials import (
+    HTTP_TIMEOUT_S,
+    RETRIES,
+    app_for,
+    log_in,
+    login_problem,
+    require_login,
+)
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
 __all__ = [
@@ -35,12 +42,10 @@ __all__ = [
     "Registration",
     "RegistrationRequest",
     "ResultQueueInfo",
+    "UserInfo",
     "WebServices",
     "host_metadata",
 ]
-
-_HTTP_TIMEOUT = 20.0  # seconds
-_RETRIES = 1  # the callers have back-off of their own
 
 
 class Registration(BaseModel):
@@ -82,33 +87,62 @@ class RegistrationRequest:
         return {key: value for key, value in body.items() if value is not None}
 
 
+class LinkedIdentity(BaseModel):
+    """One of the identities of a person."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    sub: UUID
+    username: str | None = None
+    name: str | None = None
+    email: str | None = None
+
+
+class UserInfo(BaseModel):
+    """Who someone is; without the scopes ``profile`` and ``email`` only their id is sure."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    sub: UUID
+    preferred_username: str | None = None
+    name: str | None = None
+    email: str | None = None
+    identity_set: tuple[LinkedIdentity, ...] = ()
+
+    @property
+    def identities(self) -> frozenset[UUID]:
+        """The identity which has logged in, and those linked to it."""
+        return frozenset({self.sub, *(each.sub for each in self.identity_set)})
+
+
 class WebServices:
     """The web services which a configuration names, and our credentials for them.
 
-    The credentials are those of ``GLOBUS_COMPUTE_CLIENT_ID`` and
-    ``GLOBUS_COMPUTE_CLIENT_SECRET``, else of the login which the SDK has stored; where there is
-    none, the user is asked to log in on the terminal.
+    The credentials are those of ``app``, by default of :func:`credentials.app_for`; where there is
+    no login, the user is asked to log in on the terminal.
     """
 
-    def __init__(self, config: CommonConfig) -> None:
+    def __init__(self, config: CommonConfig, app: globus_sdk.GlobusApp | None = None) -> None:
         environment = "local" if config.local_compute_services else config.environment
         services = config.services
         self.compute_url = str(services.compute_url or get_web_service_url(environment))
         ca_file = str(services.ca_file) if services.ca_file else None
-        self._app = _app(config.environment, _text(services.auth_url), ca_file)
+        self._auth_url = _text(services.auth_url)
+        self._app = app or app_for(config)
         options: dict[str, Any] = {
             "base_url": self.compute_url,
             "app": self._app,
             "app_name": f"globus-compute-endpoint/{__version__}",
-            "transport": RequestsTransport(verify_ssl=ca_file, http_timeout=_HTTP_TIMEOUT),
-            "retry_config": RetryConfig(max_retries=_RETRIES),
+            "transport": RequestsTransport(verify_ssl=ca_file, http_timeout=HTTP_TIMEOUT_S),
+            "retry_config": RetryConfig(max_retries=RETRIES),
         }
         self._client = globus_sdk.ComputeClientV3(**options)
         self._client_v2 = globus_sdk.ComputeClientV2(**options)
-        del options["base_url"]
-        if services.auth_url:
-            options["base_url"] = str(services.auth_url)
-        self._auth = globus_sdk.AuthClient(**options)
+        # Each login has the scope openid, and a stored one need not have more.
+        options |= {"base_url": self._auth_url, "app_scopes": [AuthScopes.openid]}
+        self._auth = globus_sdk.AuthClient(
+            **{key: value for key, value in options.items() if value is not None}
+        )
 
     def register(self, request: RegistrationRequest, endpoint_id: UUID | None) -> Registration:
         """Register, or register anew where ``endpoint_id`` is known.
@@ -123,7 +157,7 @@ class WebServices:
                 return self._client.register_endpoint(body)
             return self._client.update_endpoint(endpoint_id, body)
 
-        return _registration(self._answer(call).data, endpoint_id)
+        return _registration(self._answer(call, request.name).data, endpoint_id)
 
     def delete(self, endpoint_id: UUID) -> None:
         """Have the services forget an endpoint; that they do not know it is as well.
@@ -137,39 +171,37 @@ class WebServices:
             if problem.code != "ENDPOINT_NOT_FOUND":
                 raise
 
-    def userinfo(self) -> dict[str, Any]:
-        """Return who we are to the sign-in service: ``sub``, ``identity_set`` and more.
+    def userinfo(self) -> UserInfo:
+        """Ask who we are to the services.
 
         Raises:
-            Problem: refused (NO_PERMISSION, UNAVAILABLE), or out of reach (TEMPORARY).
+            Problem: refused (NO_PERMISSION), or out of reach (TEMPORARY).
         """
-        return dict(self._answer(self._auth.userinfo).data)
-
-    def _answer(self, call: Callable[[], Any]) -> Any:
-        """Make a call, after a login if that is what it takes."""
         try:
-            return gare_handler(self._app.login, call)
-        except globus_sdk.GlobusAPIError as error:
-            raise _refusal(error) from error
-        except (globus_sdk.NetworkError, OSError) as error:
-            raise self._out_of_reach(error) from error
-        except (globus_sdk.GlobusError, EOFError) as error:
+            return UserInfo.model_validate(self._answer(self._auth.userinfo).data)
+        except ValidationError as error:
             raise Problem(
-                "LOGIN_FAILED",
-                f"cannot log in: {error}",
-                "set GLOBUS_COMPUTE_CLIENT_ID and GLOBUS_COMPUTE_CLIENT_SECRET, or log in on"
-                " a terminal",
-                ExitStatus.NO_PERMISSION,
+                "USERINFO_MALFORMED",
+                f"the web services garble who we are: {error.error_count()} errors",
+                "are these the right services, of a version that fits?",
+                ExitStatus.UNAVAILABLE,
             ) from error
 
-    def _out_of_reach(self, error: Exception) -> Problem:
-        cause = getattr(error, "underlying_exception", None) or error
-        return Problem(
-            "SERVICES_UNREACHABLE",
-            f"cannot reach the web services at {self.compute_url}: {cause}",
-            "check the network and the address of the services",
-            ExitStatus.TEMPORARY,
-        )
+    def _answer(self, call: Callable[[], Any], name: str = "") -> Any:
+        """Make a call for the endpoint ``name``, after a login if that is what it takes."""
+
+        def login(*, auth_params: GlobusAuthorizationParameters) -> None:
+            log_in(self._app, name, auth_params)
+
+        try:
+            require_login(self._app, name)
+            return gare_handler(login, call)
+        except globus_sdk.AuthAPIError as error:
+            raise login_problem(error, name) from error
+        except globus_sdk.GlobusAPIError as error:
+            raise _refusal(error) from error
+        except (globus_sdk.GlobusError, OSError) as error:
+            raise login_problem(error, name) from error
 
 
 def host_metadata() -> dict[str, Any]:
@@ -185,43 +217,6 @@ def host_metadata() -> dict[str, Any]:
         "hostname": socket.getfqdn() or socket.gethostname(),
         "local_user": user,
     }
-
-
-def _app(
-    environment: str | None, auth_url: str | None, ca_file: str | None
-) -> globus_sdk.GlobusApp:
-    client_id = os.environ.get("GLOBUS_COMPUTE_CLIENT_ID")
-    secret = os.environ.get("GLOBUS_COMPUTE_CLIENT_SECRET")
-    if secret and not client_id:
-        raise Problem(
-            "CLIENT_ID_MISSING",
-            "GLOBUS_COMPUTE_CLIENT_SECRET is set, but GLOBUS_COMPUTE_CLIENT_ID is not",
-            "set both, or neither to log in as a person",
-            ExitStatus.CONFIGURATION,
-        )
-    login: dict[str, Any] = {
-        "environment": environment,
-        "base_url": auth_url,
-        "transport": RequestsTransport(verify_ssl=ca_file, http_timeout=_HTTP_TIMEOUT),
-        "retry_config": RetryConfig(max_retries=_RETRIES),
-    }
-    login = {key: value for key, value in login.items() if value is not None}
-    name = platform.node()
-    if client_id and secret:
-        # Such tokens can be had again at any time: no need to leave them on a disk.
-        config = _app_config(MemoryTokenStorage(), environment)
-        client = globus_sdk.ConfidentialAppAuthClient(client_id, secret, **login)
-        return globus_sdk.ClientApp(name, login_client=client, config=config)
-    config = _app_config(get_token_storage(environment), environment)
-    native = globus_sdk.NativeAppAuthClient(client_id or DEFAULT_CLIENT_ID, **login)
-    return globus_sdk.UserApp(name, login_client=native, config=config)
-
-
-def _app_config(storage: Any, environment: str | None) -> globus_sdk.GlobusAppConfig:
-    settings: dict[str, Any] = {"token_storage": storage, "request_refresh_tokens": True}
-    if environment is not None:
-        settings["environment"] = environment
-    return globus_sdk.GlobusAppConfig(**settings)
 
 
 def _registration(data: Any, asked: UUID | None) -> Registration:
@@ -268,7 +263,8 @@ _OTHER_REFUSAL = (
 _UNWELL = ("SERVICES_UNWELL", "it is tried again", ExitStatus.TEMPORARY)
 _NOT_ALLOWED = (
     "REGISTRATION_NOT_ALLOWED",
-    "register with the identity which owns the endpoint",
+    "use the identity which owns the endpoint (globus-compute-endpoint whoami tells yours), or"
+    " configure a new one",
     ExitStatus.NO_PERMISSION,
 )
 _REFUSALS = {

@@ -11,6 +11,7 @@ from itertools import count
 import pytest
 
 from services.harness import Researcher, Services
+from support.webdriver import Page, chromium
 
 _numbers = count(1)
 
@@ -86,3 +87,9 @@ def alice(new_researcher: Callable[[str], Researcher]) -> Researcher:
 @pytest.fixture(scope="module")
 def bob(new_researcher: Callable[[str], Researcher]) -> Researcher:
     return new_researcher("bob")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with chromium(tmp_path_factory.mktemp("chromium")) as page:
+        yield page

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import secrets
+import sqlite3
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -18,6 +21,8 @@ from support.webdriver import Page
 
 CLIENT = "4cf29807-cf21-49ec-9443-ff9a3fb9f81c"
 CODE_PAGE = f"{URL}/v2/web/auth-code"
+# as the SDK prints it on a terminal
+LINK = r"(http://[\w.]+:5000/v2/oauth2/authorize\S+)\s.*Authorization Code here: "
 PASSWORD = "correct horse battery staple"
 
 
@@ -119,6 +124,14 @@ def refresh(token: str) -> httpx.Response:
 def refused(answer: httpx.Response, status: int, error: str) -> str:
     assert (answer.status_code, answer.json()["error"]) == (status, error), answer.text
     return str(answer.json()["message"])
+
+
+def stored_login(home: Path) -> dict[str, dict[str, str]]:
+    """What the SDK has in its token storage, by resource server."""
+    with sqlite3.connect(home / "storage.db") as connection:
+        rows = connection.execute("SELECT token_data_json FROM token_storage").fetchall()
+    tokens = [json.loads(row[0]) for row in rows]
+    return {token["resource_server"]: token for token in tokens}
 
 
 def allow_in(page: Page, url: str, person: Person) -> str:

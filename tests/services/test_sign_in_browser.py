@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from services.harness import URL, Services
 from services.signing_in import (
+    LINK,
     Link,
     Person,
     WebUser,
@@ -20,17 +19,16 @@ from services.signing_in import (
     exchange,
     refresh,
     refused,
+    stored_login,
     tokens_of,
     userinfo,
 )
 from support.terminal import Terminal
-from support.webdriver import Page, chromium
+from support.webdriver import Page
 
 DATABASES = ("postgresql",)
 # The SDK renews a token a minute before it expires: these it renews at each call.
 SETTINGS = {"token_lifetime_s": 60}
-
-LINK = r"(http://localhost:5000/v2/oauth2/authorize\S+)\s.*Authorization Code here: "
 
 _SDK = """
 from globus_compute_sdk import Client
@@ -52,20 +50,6 @@ def erin(services: Services) -> Person:
     made = Person(services, "erin@example.org")
     made.create()
     return made
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as page:
-        yield page
-
-
-def stored(home: Path) -> dict[str, dict[str, str]]:
-    """What the SDK has in its token storage, by resource server."""
-    with sqlite3.connect(home / "storage.db") as connection:
-        rows = connection.execute("SELECT token_data_json FROM token_storage").fetchall()
-    tokens = [json.loads(row[0]) for row in rows]
-    return {token["resource_server"]: token for token in tokens}
 
 
 def test_the_sdk_logs_in_and_stays_logged_in(erin: Person, browser: Page, tmp_path: Path):
@@ -91,19 +75,19 @@ def test_the_sdk_logs_in_and_stays_logged_in(erin: Person, browser: Page, tmp_pa
         terminal.text = ""
         terminal.type_line(browser.value_of("#code"))
         terminal.wait_for("erin@example.org.*signed in")
-        before = stored(tmp_path)
+        before = stored_login(tmp_path)
         assert set(before) == {"funcx_service", "auth.globus.org"}
         terminal.text = ""
         terminal.type_line("")
         terminal.wait_for(r"registered [0-9a-f-]{36}.*log out")
-        after = stored(tmp_path)
+        after = stored_login(tmp_path)
         renewed, old = (each["funcx_service"] for each in (after, before))
         assert renewed["access_token"] != old["access_token"]
         assert renewed["refresh_token"] == old["refresh_token"]
         terminal.type_line("")
         terminal.wait_for("left")
         assert terminal.ended() == 0
-    assert "funcx_service" not in stored(tmp_path)
+    assert "funcx_service" not in stored_login(tmp_path)
     refused(refresh(old["refresh_token"]), 400, "invalid_grant")
 
 

@@ -77,6 +77,10 @@ class Page:
     def cookies(self) -> dict[str, dict[str, Any]]:
         return {cookie["name"]: cookie for cookie in self._call("GET", "cookie")}
 
+    def forget(self) -> None:
+        """Delete the cookies of the site shown."""
+        self._call("DELETE", "cookie")
+
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._call("GET", "screenshot")))
 

@@ -31,10 +31,13 @@ COMMANDS = {
     "disable-on-boot": ("boot", "disable_on_boot"),
     "enable-on-boot": ("boot", "enable_on_boot"),
     "list": ("listing", "list_endpoints"),
+    "login": ("login", "login"),
+    "logout": ("login", "logout"),
     "restart": ("stop", "restart"),
     "start": ("start", "start"),
     "stop": ("stop", "stop"),
     "version": ("version", "version"),
+    "whoami": ("whoami", "whoami"),
 }
 
 

@@ -61,8 +61,9 @@ def _tell(name: str, directory: Path, for_units: bool) -> None:
     )
     if for_units:
         click.echo(
-            f"  Write its client identity into {directory / _CREDENTIALS}, map identities to\n"
-            "  local users, then start it, now and at each boot:\n\n"
+            f"  Write its client identity into {directory / _CREDENTIALS}, or log in for it\n"
+            f"  (globus-compute-endpoint login {name}); map identities to local users, then\n"
+            "  start it, now and at each boot:\n\n"
             f"    $ systemctl enable --now globus-compute-endpoint@{name}\n"
         )
     else:

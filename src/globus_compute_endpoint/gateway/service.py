@@ -7,13 +7,13 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import signal
 
 from setproctitle import setproctitle
 
 from globus_compute_endpoint.amqp.consumer import Delivery
 from globus_compute_endpoint.config.manager import ManagerSettings, load_manager_settings
+from globus_compute_endpoint.credentials import app_for, has_client_identity
 from globus_compute_endpoint.gateway.commands import (
     Refused,
     StartCommand,
@@ -203,16 +203,18 @@ class _Gateway:
 
 
 def _registrar(paths: EndpointPaths, settings: ManagerSettings) -> Registrar:
-    if not os.environ.get("GLOBUS_COMPUTE_CLIENT_ID"):
+    if not has_client_identity() and not paths.login.exists():
         raise Problem(
             "CREDENTIALS_MISSING",
-            f"endpoint {paths.name} has no client identity to register with",
-            "write GLOBUS_COMPUTE_CLIENT_ID= and GLOBUS_COMPUTE_CLIENT_SECRET= into"
-            f" {paths.configuration / 'gateway.env'}",
+            f"endpoint {paths.name} has nobody to register as",
+            f"log in: globus-compute-endpoint login {paths.name}; or write"
+            " GLOBUS_COMPUTE_CLIENT_ID= and GLOBUS_COMPUTE_CLIENT_SECRET= into"
+            f" {paths.gateway_environment}",
             ExitStatus.NO_PERMISSION,
         )
+    services = WebServices(settings.config, app_for(settings.config, storage=paths.login))
     request = manager_request(paths.name, settings, paths.config_yaml)
-    return Registrar(WebServices(settings.config), request, paths.registration)
+    return Registrar(services, request, paths.registration)
 
 
 def _fields(problem: Problem) -> dict[str, str]:

@@ -47,6 +47,16 @@ class EndpointPaths:
         return _STATE / self.name / "gateway" / "endpoint.json"
 
     @property
+    def login(self) -> Path:
+        """The login of the person as whom the endpoint is registered: the gateway's."""
+        return _STATE / self.name / "gateway" / "storage.db"
+
+    @property
+    def gateway_environment(self) -> Path:
+        """``gateway.env``, which may name a client identity: root's."""
+        return self.configuration / "gateway.env"
+
+    @property
     def manager_socket(self) -> Path:
         """Where the gateway reaches the manager."""
         return _RUNTIME / self.name / "manager" / "socket"

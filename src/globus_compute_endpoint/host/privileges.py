@@ -45,15 +45,18 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
 
 
-def become(user: LocalUser, *, no_new_privs: bool = False) -> None:
+def become(user: LocalUser, *, no_new_privs: bool = False, login: bool = True) -> None:
     """Turn this root process into one of ``user``'s, as after a login.
+
+    Without ``login``, audit(8) goes on taking it for a deed of the one who runs it.
 
     Raises Problem where anything of root's would remain; the caller must then end the process.
     """
     if user.uid in _ROOT_IDS or user.gid in _ROOT_IDS or 0 in user.groups:
         raise Problem("ROOT_REFUSED", f"user {user.uname} would run with root's uid or group")
     libc.join_new_session_keyring()
-    _set_login_uid(user.uid)
+    if login:
+        _set_login_uid(user.uid)
     with contextlib.suppress(PermissionError):  # raising it back to 0 needs CAP_SYS_RESOURCE
         Path("/proc/self/oom_score_adj").write_text("0")
     os.setgroups(user.groups)

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 from uuid import UUID
 
 from globus_compute_endpoint.host.privileges import LocalUser
@@ -12,25 +11,7 @@ from globus_compute_endpoint.manager.hosting import Approved
 from globus_compute_endpoint.manager.starts import StartRecord
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
-__all__ = ["authorize", "identities_in"]
-
-
-def identities_in(userinfo: Mapping[str, Any]) -> frozenset[UUID]:
-    """The identity which logged in, and those linked to it.
-
-    Raises:
-        Problem: the sign-in service's answer does not tell (UNAVAILABLE).
-    """
-    try:
-        linked = [each["sub"] for each in userinfo.get("identity_set") or ()]
-        return frozenset(UUID(each) for each in [userinfo["sub"], *linked])
-    except (KeyError, TypeError, ValueError) as error:
-        raise Problem(
-            "USERINFO_MALFORMED",
-            "the sign-in service's answer does not tell whose endpoint this is",
-            "are these the right services, of a version that fits?",
-            ExitStatus.UNAVAILABLE,
-        ) from error
+__all__ = ["authorize"]
 
 
 def authorize(record: StartRecord, own: Collection[UUID], user: LocalUser) -> Approved:

@@ -34,7 +34,6 @@ from globus_compute_endpoint.spawner.lookup import calling_user
 from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
 from globus_compute_endpoint.user_endpoint.service import STOP_SIGNALS
 from globus_compute_endpoint.user_manager.adoption import adopt_own
-from globus_compute_endpoint.user_manager.authorize import identities_in
 from globus_compute_endpoint.user_manager.hosting import Keeping, OwnHosting
 from globus_compute_endpoint.user_manager.processes import ProcessRecords, records_directory
 from globus_compute_endpoint.user_manager.user_bus import user_service_manager
@@ -67,7 +66,7 @@ def serve_user_manager(settings: UserManagerSettings, ready: Callable[[], None])
     _check_mapping(files, settings.directory)
     user = calling_user()
     services = WebServices(files.config)
-    own = identities_in(services.userinfo())
+    own = services.userinfo().identities
     records = records_directory(settings.directory.path)
     records.mkdir(mode=0o700, exist_ok=True)
     service = _Service(settings, files, services, ready)
