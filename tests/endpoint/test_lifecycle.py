@@ -264,6 +264,24 @@ def test_what_fails_in_the_background_is_told_in_the_foreground(site: Person):
     started(site)
 
 
+def test_a_signal_in_the_middle_of_the_setup_stops_it(site: Person):
+    site.configure("mine", f"{_THREADS}endpoint_setup: sleep 1000\n")
+    command = [sys.executable, "-m", "globus_compute_endpoint", "start", "mine"]
+    with subprocess.Popen(
+        command, env=site.environment, stderr=subprocess.PIPE, text=True
+    ) as start:
+        assert start.stderr is not None
+        assert start.stderr.readline() == "Running endpoint_setup ...\n"
+        leader = psutil.Process(state(site)["pid"])
+        scripts = leader.children(recursive=True)
+        leader.terminate()
+        leader.wait(20)
+        assert start.wait(20) == 70
+        assert "ended before it was ready" in start.stderr.read()
+    assert site.status("mine") == "Stopped"
+    wait_until(lambda: not any(each.is_running() for each in scripts))
+
+
 @pytest.mark.parametrize("name", ["../up", "a b", "", "-x", "uep/x", "x" * 200])
 def test_names_are_validated(site: Person, name: str):
     refused = site.run("configure", "--", name)

@@ -42,16 +42,17 @@ def run_script(option: str, script: str | None, seconds: float) -> bool:
     if not script or not script.strip():
         return True
     log.info("Running %s", option)
-    process = subprocess.Popen(
-        ["/bin/sh", "-c", script],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
     tail: deque[str] = deque(maxlen=100)
     try:
-        status = _follow(process, option, tail, time.monotonic() + seconds)
+        with _stop_signals() as signals:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", script],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            status = _follow(process, signals, option, tail, time.monotonic() + seconds)
     except TimeoutError:
         raise _failed(option, f"did not end within {seconds:g} s", tail) from None
     except _Interrupted as signalled:
@@ -67,14 +68,18 @@ def run_script(option: str, script: str | None, seconds: float) -> bool:
 
 
 def _follow(
-    process: subprocess.Popen[bytes], option: str, tail: deque[str], deadline: float
+    process: subprocess.Popen[bytes],
+    signals: int,
+    option: str,
+    tail: deque[str],
+    deadline: float,
 ) -> int:
     """Log the output until the script ends, and return its status. Kills it if that fails."""
     assert process.stdout is not None
     status = None
-    with process.stdout, _interruptible():
+    with process.stdout:
         try:
-            for line in _lines(process.stdout.fileno(), process.pid, deadline):
+            for line in _lines(process.stdout.fileno(), process.pid, signals, deadline):
                 log.info("%s: %s", option, line)
                 tail.append(line)
             status = process.wait()
@@ -84,8 +89,10 @@ def _follow(
     return status
 
 
-def _lines(output: int, pid: int, deadline: float) -> Iterator[str]:
-    """Yield the lines of its output until it has ended. Raises TimeoutError at the deadline.
+def _lines(output: int, pid: int, signals: int, deadline: float) -> Iterator[str]:
+    """Yield the lines of its output until it has ended.
+
+    Raises TimeoutError at the deadline, _Interrupted at a signal.
 
     What a script leaves in the background may hold the output open for ever: the script's own
     end is what counts.
@@ -96,10 +103,13 @@ def _lines(output: int, pid: int, deadline: float) -> Iterator[str]:
         with selectors.DefaultSelector() as selector:
             selector.register(output, selectors.EVENT_READ)
             selector.register(ended, selectors.EVENT_READ)
+            selector.register(signals, selectors.EVENT_READ)
             while True:
                 ready = {key.fd for key, _ in selector.select(deadline - time.monotonic())}
                 if not ready:
                     raise TimeoutError
+                if signals in ready:
+                    raise _Interrupted(signal.Signals(os.read(signals, 1)[0]).name)
                 if output not in ready:
                     break
                 if not (data := os.read(output, _CHUNK)):
@@ -122,18 +132,25 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let the signals which stop an endpoint stop a script as well."""
+def _stop_signals() -> Iterator[int]:
+    """A descriptor from which the signals can be read that stop an endpoint.
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        raise _Interrupted(signal.Signals(number).name)
+    An exception from a handler could come in the middle of Popen, and lose sight of the script.
+    """
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    def note(number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(BlockingIOError):  # full of signals: one is enough
+            os.write(writer, bytes([number]))
+
+    before = {number: signal.signal(number, note) for number in _SIGNALS}
     try:
-        yield
+        yield reader
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        os.close(reader)
+        os.close(writer)
 
 
 def _failed(option: str, how: str, tail: deque[str]) -> Problem:
