@@ -172,9 +172,10 @@ def running_services() -> Iterator[None]:
         serving.wait(20)
 
 
-def create_client(name: str, username: str) -> dict[str, str]:
-    """A client identity of the services."""
+def create_client(name: str, username: str, linked_to: str | None = None) -> dict[str, str]:
+    """A client identity of the services; it may be linked to the identity of another username."""
     unique = f"{name}-{time.time_ns()}"
-    made = services("client", "create", unique, "--username", username, "--json")
+    linked = ["--linked-to", linked_to] if linked_to else []
+    made = services("client", "create", unique, "--username", username, "--json", *linked)
     document: dict[str, str] = json.loads(made)
     return document

@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
+import json
+import pwd
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
-from endpoint.personal import Person
+from endpoint.personal import Person, create_client
 
 pytestmark = pytest.mark.timeout(150)
 
+CONFIG = "display_name: mine\nheartbeat_period: 2\n"  # no multi_user: the template tells
 TEMPLATE = """\
 engine:
   type: ThreadPoolEngine
@@ -23,8 +29,7 @@ display_name: {{ ACCOUNT_ID }}
 heartbeat_period: 1
 """
 
-# Two configurations, one after the other: as the document does it.
-_TWO = """
+_WHERE = """
 import json, os, sys
 from globus_compute_sdk import Executor
 
@@ -32,15 +37,31 @@ def where():
     import os
     return os.getpid(), os.getuid(), dict(os.environ)
 
-told = []
-with Executor(endpoint_id=sys.argv[1]) as executor:
-    for account in ("ABCD-1234", "WXYZ-7890"):
-        executor.user_endpoint_config = {"ACCOUNT_ID": account}
-        told.append(executor.submit(where).result(90))
-    executor.user_endpoint_config = {"ACCOUNT_ID": "ABCD-1234"}
-    told.append(executor.submit(where).result(90))
-print(json.dumps(told))
+def ask(executor, function=where, **configuration):
+    executor.user_endpoint_config = configuration
+    try:
+        return executor.submit(function).result(90)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
 """
+
+# Two configurations, one after the other, and the first again.
+_TWO = (
+    _WHERE
+    + """
+with Executor(endpoint_id=sys.argv[1]) as executor:
+    accounts = ("ABCD-1234", "WXYZ-7890", "ABCD-1234")
+    print(json.dumps([ask(executor, ACCOUNT_ID=account) for account in accounts]))
+"""
+)
+
+_ONE = (
+    _WHERE
+    + """
+with Executor(endpoint_id=sys.argv[1]) as executor:
+    print(json.dumps(ask(executor, ACCOUNT_ID="ABCD-1234")))
+"""
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +79,252 @@ def site(client: dict[str, str], account: str, request: pytest.FixtureRequest) -
     person = Person(home, client, account)
     yield person
     person.stop_all()
+    assert not user_endpoints(person)
 
 
 @pytest.fixture
-def manager(site: Person) -> Person:
+def write(site: Person) -> Callable[[str, str], None]:
+    """Writes a file of the manager ``mine``, as its owner."""
     site.told("configure", "--multi-user", "mine")
-    directory = site.endpoints / "mine"
-    (directory / "user_config_template.yaml.j2").write_text(TEMPLATE)
-    (directory / "config.yaml").write_text("display_name: mine\nheartbeat_period: 2\n")
-    return site
+
+    def write_file(name: str, content: str) -> None:
+        path = site.endpoints / "mine" / name
+        path.write_text(content)
+        assert site.account
+        shutil.chown(path, site.account, site.account)
+
+    write_file("config.yaml", CONFIG)
+    write_file("user_config_template.yaml.j2", TEMPLATE)
+    return write_file
 
 
-def test_a_user_endpoint_for_each_configuration(manager: Person):
-    said = manager.told("start", "mine")
-    endpoint_id = said.split()[-1]
-    first, second, again = manager.research(_TWO, endpoint_id)
+def start(site: Person) -> str:
+    return site.told("start", "mine").split()[-1]
+
+
+def log_of(site: Person, name: str = "mine") -> str:
+    return (site.endpoints / name / "endpoint.log").read_text()
+
+
+def manager_of(site: Person) -> psutil.Process:
+    state = json.loads((site.endpoints / "mine" / "state.json").read_text())
+    return psutil.Process(state["pid"])
+
+
+def user_endpoints(site: Person) -> list[psutil.Process]:
+    """The processes of the person's user endpoints, by the files which say so."""
+    records = (site.endpoints / "mine" / "user_endpoints").glob("*.json")
+    pids = [json.loads(path.read_text())["pid"] for path in records]
+    return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def test_a_user_endpoint_for_each_configuration(site: Person, write: Callable[[str, str], None]):
+    write("user_environment.yaml", "SITE: the moon\nOMP_NUM_THREADS: 4\n")
+    endpoint_id = start(site)
+    first, second, again = site.research(_TWO, endpoint_id)
     assert first[0] == again[0] != second[0]
+    assert first[1] == manager_of(site).uids().real != 0
+    environment = first[2]
+    assert (environment["SITE"], environment["OMP_NUM_THREADS"]) == ("the moon", "4")
+    assert environment["GC_USER_PYTHON_VERSION"]
+    assert not [name for name in environment if "SECRET" in name]
+    running = user_endpoints(site)
+    assert {each.pid for each in running} == {first[0], second[0]}
+    assert manager_of(site).cmdline()[0] == f"Globus Compute Endpoint ({endpoint_id}, mine)"
+    for each in running:
+        title = each.cmdline()[0]
+        assert title.startswith("Globus Compute Endpoint (")
+        assert f", uep.{endpoint_id}." in title
+    assert len({each.cmdline()[0] for each in running}) == 2
+    assert site.told("stop", "mine") == "> Endpoint <mine> is now stopped\n"
+    assert site.status("mine") == "Stopped"
+    assert not any(each.is_running() for each in running)
+    assert list((site.endpoints / "mine" / "user_endpoints").iterdir()) == []
+
+
+def test_as_configured_it_ignores_the_mapping_and_says_so(site: Person):
+    said = site.told("configure", "--multi-user", "mine")
+    assert "Created multi-user profile for endpoint named <mine>" in said
+    assert "identity_mapping_config_path" in (site.endpoints / "mine/config.yaml").read_text()
+    endpoint_id = start(site)
+    assert "identity_mapping_config_path is ignored" in log_of(site)
+    pid, uid, _ = site.research(_ONE, endpoint_id)  # the template as it is: GlobusComputeEngine
+    assert pid and uid == manager_of(site).uids().real
+
+
+def test_others_are_refused_and_told_why(site: Person, write: Callable[[str, str], None]):
+    endpoint_id = start(site)
+    stranger = Person(site.home, create_client("bob", "bob@example.org"), site.account)
+    said = stranger.research(_ONE, endpoint_id)
+    assert "runs functions of the person alone who started it" in said
+    assert "bob@example.org" in said
+    assert user_endpoints(site) == []
+    linked = create_client("alice2", "a2@example.org", linked_to="a@example.org")
+    friend = Person(site.home, linked, site.account)
+    pid, *_ = friend.research(_ONE, endpoint_id)
+    assert [each.pid for each in user_endpoints(site)] == [pid]
+
+
+_WRONG = (
+    _WHERE
+    + """
+with Executor(endpoint_id=sys.argv[1]) as executor:
+    told = {
+        "missing": ask(executor, PATHS="x"),
+        "schema": ask(executor, ACCOUNT_ID=5),
+        "reserved": ask(executor, ACCOUNT_ID="x", _GC={}),
+        "option": ask(executor, ACCOUNT_ID="x", MORE="tea: true"),
+        "right": ask(executor, ACCOUNT_ID="x"),
+    }
+    print(json.dumps(told))
+"""
+)
+
+
+def test_wrong_options_are_told_to_who_gave_them(site: Person, write: Callable[[str, str], None]):
+    schema = {"properties": {"ACCOUNT_ID": {"type": "string"}}}
+    write("user_config_schema.json", json.dumps(schema))
+    write(
+        "user_config_template.yaml.j2", TEMPLATE + "{{ MORE | default('') | replace('\"', '') }}\n"
+    )
+    told = site.research(_WRONG, start(site))
+    assert "'ACCOUNT_ID' is undefined" in told["missing"]
+    assert "user_endpoint_config.ACCOUNT_ID: 5 is not of type 'string'" in told["schema"]
+    assert "the name '_GC' is reserved" in told["reserved"]
+    assert "tea (line 6): no such option" in told["option"]
+    assert isinstance(told["right"], list)
+
+
+_MACRO = "{% macro script(text) %}echo {{ text | shell_escape }} > $HOME/said{% endmacro %}"
+
+
+def test_templates_include_and_escape(site: Person, write: Callable[[str, str], None]):
+    write("site.yaml.j2", TEMPLATE + "{% block more %}{% endblock %}")
+    write("macros.j2", _MACRO)
+    write(
+        "user_config_template.yaml.j2",
+        '{% extends "site.yaml.j2" %}{% block more %}{% from "macros.j2" import script %}'
+        "endpoint_setup: |\n  {{ script(TEXT) }}\n{% endblock %}",
+    )
+    program = _ONE.replace('ACCOUNT_ID="ABCD-1234"', 'ACCOUNT_ID="x", TEXT="it\'s $(id) a"')
+    assert site.research(program, start(site))[0]
+    assert (site.home / "said").read_text() == "it's $(id) a\n"
+
+
+_LONG = (
+    _WHERE
+    + """
+def long():
+    import os, pathlib, time
+    pathlib.Path("/proc/self/cwd/begun").touch()
+    time.sleep(6)
+    return os.getpid()
+
+with Executor(endpoint_id=sys.argv[1]) as executor:
+    print(json.dumps(ask(executor, long, ACCOUNT_ID="ABCD-1234")))
+"""
+)
+
+
+def test_user_endpoints_outlive_a_kill_and_are_adopted(
+    site: Person, write: Callable[[str, str], None]
+):
+    endpoint_id = start(site)
+    first = site.research(_ONE, endpoint_id)[0]
+    manager_of(site).kill()
+    wait_for(lambda: site.status("mine") == "Disconnected")
+    assert psutil.Process(first).is_running()
+    assert start(site) == endpoint_id
+    assert "adopted user endpoint" in log_of(site)
+    again, other, _ = site.research(_TWO, endpoint_id)
+    assert again[0] == first != other[0]
+    site.told("stop", "mine")
+    assert not psutil.pid_exists(first) and not psutil.pid_exists(other[0])
+
+
+def test_stop_after_a_kill_ends_what_is_left(site: Person, write: Callable[[str, str], None]):
+    endpoint_id = start(site)
+    pid = site.research(_ONE, endpoint_id)[0]
+    manager_of(site).kill()
+    wait_for(lambda: site.status("mine") == "Disconnected")
+    assert psutil.pid_exists(pid)
+    assert site.told("stop", "mine") == "> Endpoint <mine> is now stopped\n"
+    assert not psutil.pid_exists(pid)
+
+
+def test_one_that_dies_is_started_again_for_the_next_task(
+    site: Person, write: Callable[[str, str], None]
+):
+    endpoint_id = start(site)
+    first = site.research(_ONE, endpoint_id)[0]
+    psutil.Process(first).kill()
+    wait_for(lambda: "it was killed by SIGKILL" in log_of(site))
+    second = site.research(_ONE, endpoint_id)[0]
+    assert second != first
+    psutil.Process(second).send_signal(signal.SIGTERM)  # within the grace period
+    wait_for(lambda: log_of(site).count("started user endpoint") == 3)
+
+
+@pytest.fixture
+def user_bus(account: str) -> Iterator[Path]:
+    """The user's service manager, which stays when nobody of that name is logged in."""
+    runtime = Path("/run/user") / str(pwd.getpwnam(account).pw_uid)
+    subprocess.run(["loginctl", "enable-linger", account], check=True, timeout=60)
+    wait_for((runtime / "bus").is_socket)
+    yield runtime
+    subprocess.run(["loginctl", "disable-linger", account], check=True, timeout=60)
+    wait_for(lambda: not runtime.exists())
+
+
+def systemctl(site: Person, runtime: Path, *arguments: str) -> str:
+    """What the user's own systemctl says."""
+    environment = {**site.environment, "XDG_RUNTIME_DIR": str(runtime)}
+    done = subprocess.run(
+        ["systemctl", "--user", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **site.identity,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_with_a_user_bus_there_are_scopes_with_limits(
+    site: Person, write: Callable[[str, str], None], user_bus: Path
+):
+    write("config.yaml", CONFIG + "resource_control: {endpoint: {TasksMax: 321}}\n")
+    endpoint_id = start(site)
+    pid = site.research(_ONE, endpoint_id)[0]
+    cgroup = Path(f"/proc/{pid}/cgroup").read_text()
+    scope = next(part for part in cgroup.split("/") if part.startswith("globus-compute-uep-"))
+    scope = scope.split()[0]
+    assert f"/user@{user_bus.name}.service/" in cgroup
+    assert "TasksMax=321" in systemctl(site, user_bus, "show", "--property=TasksMax", scope)
+    manager_of(site).kill()
+    wait_for(lambda: site.status("mine") == "Disconnected")
+    start(site)
+    assert "adopted user endpoint" in log_of(site)
+    assert site.research(_ONE, endpoint_id)[0] == pid
+    site.told("stop", "mine")
+    assert not psutil.pid_exists(pid)
+    assert scope not in systemctl(site, user_bus, "list-units", "--all")
+
+
+def test_a_user_bus_that_ends_with_the_last_login_is_not_relied_on(
+    site: Person, write: Callable[[str, str], None], user_bus: Path, account: str
+):
+    (Path("/var/lib/systemd/linger") / account).unlink()  # the manager of the user goes on
+    endpoint_id = start(site)
+    assert "to have them: loginctl enable-linger" in log_of(site)
+    pid = site.research(_ONE, endpoint_id)[0]
+    assert "user@" not in Path(f"/proc/{pid}/cgroup").read_text()
