@@ -34,6 +34,7 @@ _OWNER_CHANGED = MatchRule(
 )
 _OWNER_CHANGED.add_arg_condition(0, _BUS_NAME)
 _JOB_TIMEOUT_S = 30.0
+_OWNER_TIMEOUT_S = 5.0
 _GONE = ("NoSuchUnit", "UnitNotLoaded", "NoUnitForPID")
 
 
@@ -59,6 +60,7 @@ class ServiceManager:
     def __init__(self) -> None:
         self._bus: Bus
         self._owner = ""
+        self._owner_found = asyncio.Event()
         self._jobs: dict[str, asyncio.Future[str]] = {}
         self._early_jobs: dict[str, str] = {}
         self._calls_awaiting_job = 0
@@ -76,7 +78,7 @@ class ServiceManager:
         async with Bus.connect(address, manager._signal, on_lost) as bus:
             manager._bus = bus
             await bus.subscribe(_OWNER_CHANGED)
-            (manager._owner,) = await bus.call(message_bus, "GetNameOwner", "s", (_BUS_NAME,))
+            await manager._find_owner()
             await bus.subscribe(
                 MatchRule(
                     type="signal",
@@ -88,6 +90,16 @@ class ServiceManager:
             )
             await manager._call("Subscribe")
             yield manager
+
+    async def _find_owner(self) -> None:
+        """A user's service manager comes to its bus only once that was asked for by someone."""
+        try:
+            (self._owner,) = await self._bus.call(message_bus, "GetNameOwner", "s", (_BUS_NAME,))
+        except DBusErrorResponse as error:
+            if not error.name.endswith("NameHasNoOwner"):
+                raise
+            async with asyncio.timeout(_OWNER_TIMEOUT_S):
+                await self._owner_found.wait()
 
     async def start_scope(self, name: str, pid: int, properties: Properties) -> None:
         """Put ``pid`` into a new scope and return once it is there.
@@ -218,6 +230,7 @@ class ServiceManager:
             name, _, new = message.body
             if name == _BUS_NAME:  # systemd executed itself anew
                 self._owner = new
+                self._owner_found.set()
         elif sender == self._owner and (member, signature) == ("JobRemoved", "uoss"):
             self._job_removed(message)
 
