@@ -287,3 +287,31 @@ def test_names_are_validated(site: Person, name: str):
     refused = site.run("configure", "--", name)
     assert refused.returncode == 78
     assert "cannot be the name of an endpoint" in refused.stderr
+
+
+def ask(site: Person, call: str) -> None:
+    """A call of the SDK's client."""
+    program = f"from globus_compute_sdk import Client; Client().{call}"
+    subprocess.run([sys.executable, "-c", program], env=site.environment, check=True, timeout=60)
+
+
+def test_what_the_services_refuse_has_an_exit_status_of_its_own(site: Person):
+    site.configure("mine", f'display_name: "a\\0b"\n{_THREADS}')
+    data = site.run("start", "mine")
+    assert (data.returncode, "display_name" in data.stderr) == (65, True), data.stderr
+
+    config = site.endpoints / "mine/config.yaml"
+    config.write_text(f"services: {{compute_url: 'http://127.0.0.1:1'}}\n{_THREADS}")
+    away = site.run("start", "mine")
+    assert (away.returncode, "cannot reach the web services" in away.stderr) == (75, True)
+
+    config.write_text(_THREADS)
+    endpoint_id = started(site)
+    ask(site, f"stop_endpoint({endpoint_id!r})")
+    site.told("stop", "mine")
+    locked = site.run("start", "mine")
+    assert (locked.returncode, "stopped remotely" in locked.stderr) == (69, True), locked.stderr
+
+    ask(site, f"delete_endpoint({endpoint_id!r})")
+    unknown = site.run("start", "mine")
+    assert (unknown.returncode, "remove endpoint.json" in unknown.stderr) == (69, True)
