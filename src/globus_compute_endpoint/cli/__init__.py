@@ -30,6 +30,7 @@ COMMANDS = {
     "delete": ("delete", "delete"),
     "disable-on-boot": ("boot", "disable_on_boot"),
     "enable-on-boot": ("boot", "enable_on_boot"),
+    "diagnostic": ("diagnostic", "diagnostic"),
     "list": ("listing", "list_endpoints"),
     "login": ("login", "login"),
     "logout": ("login", "logout"),
