@@ -49,6 +49,13 @@ def test_commands_answer_ordinary_users(host: Host, command: str) -> None:
     assert "Usage:" in host.run(command, "--help", user="alice").stdout
 
 
+def test_the_diagnostic_by_its_known_name_is_ours(host: Host) -> None:
+    assert (
+        "Usage: globus-compute-endpoint diagnostic"
+        in host.run("globus-compute-diagnostic", "--help", user="alice").stdout
+    )
+
+
 @pytest.mark.parametrize("package", NAMES)
 def test_each_package_holds_only_its_own(host: Host, package: str) -> None:
     for name in NAMES:

@@ -106,7 +106,8 @@ def _members(subjects: Sequence[Subject], checks: Sequence[Check]) -> Iterator[t
             yield f"endpoints/{subject.name}/{member}", text
     ours = (sys.executable, "-P", "-m", "globus_compute_endpoint")
     yield "list.txt", output_of(*ours, "list", "--json")
-    yield "whoami.txt", output_of(*ours, "whoami", "--json")
+    named = [subjects[0].name] if len(subjects) == 1 else []
+    yield "whoami.txt", output_of(*ours, "whoami", "--json", *named)
     for member, text in machine():
         yield f"machine/{member}", text
 

@@ -28,7 +28,8 @@ _BLOCK = re.compile(
     r"(?:(?P=indent)[ ]+[^\n]*(?:\n|\Z)|[ ]*\n)+",
     re.IGNORECASE | re.MULTILINE,
 )
-_VALUE = re.compile(r"^([ ]*(?:export )?[^\s#:=][^:=\n]*[:=])[ ]*\S[^\n]*$", re.MULTILINE)
+# NAME=value and name: value, also where that has been commented out
+_VALUE = re.compile(r"^([ ]*(?:#[ ]*)?(?:export )?[A-Za-z_]\w*[ ]*[:=])[ ]*\S[^\n]*$", re.MULTILINE)
 
 
 def redact(text: str) -> str:
