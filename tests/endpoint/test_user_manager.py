@@ -8,6 +8,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
-from endpoint.personal import Person, create_client
+from endpoint.personal import TREE, Person, create_client
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -232,6 +234,9 @@ def test_user_endpoints_outlive_a_kill_and_are_adopted(
         assert start(site) == endpoint_id
         assert log_of(site).count("adopted user endpoint") == adopted
     assert site.research(_ONE, endpoint_id)[0] == pid
+    ((name, log),) = ((path.parent.name, path) for path in site.endpoints.glob("uep.*/*.log"))
+    assert name.startswith(f"uep.{endpoint_id}.")
+    assert log.read_text().count("A manager has taken up the conversation") == 2
     manager_of(site).kill()  # and stop, when there is no manager to end its own
     wait_for(lambda: site.status("mine") == "Disconnected")
     assert psutil.pid_exists(pid)
@@ -250,6 +255,39 @@ def test_one_that_dies_is_started_again_for_the_next_task(
     assert second != first
     psutil.Process(second).send_signal(signal.SIGTERM)  # within the grace period
     wait_for(lambda: log_of(site).count("started user endpoint") == 3)
+
+
+_OTHER = """#!/bin/sh
+# another installation: notes what it is given, and goes on as ours
+echo "$@" > "{home}/arguments"
+cat > "{home}/document"
+exec env PYTHONPATH={tree}/src {python} -m globus_compute_endpoint "$@" < "{home}/document"
+"""
+
+
+def test_a_path_of_the_sites_own_leads_to_its_installation(
+    site: Person, write: Callable[[str, str], None]
+):
+    program = site.home / "site" / "globus-compute-endpoint"
+    program.parent.mkdir()
+    program.write_text(_OTHER.format(home=site.home, tree=TREE, python=sys.executable))
+    program.chmod(0o755)
+    write("user_environment.yaml", f"PATH: {program.parent}:/usr/bin:/bin\nSITE: the moon\n")
+    write("config.yaml", CONFIG + "amqp_port: 5672\n")
+    endpoint_id = start(site)
+    pid, _, environment = site.research(_ONE, endpoint_id)
+    assert environment["SITE"] == "the moon"
+    command, name = (site.home / "arguments").read_text().split()
+    document = json.loads((site.home / "document").read_text())
+    assert (command, name.split(".")[:2]) == ("_start-user-endpoint", ["uep", endpoint_id])
+    config = yaml.safe_load(document["config"])
+    assert (config["display_name"], config["amqp_port"]) == ("ABCD-1234", 5672)
+    assert document["amqp_creds"]["endpoint_id"] == name.split(".")[2]
+    assert document["ep_info"]["posix_ppid"] == manager_of(site).pid
+    assert [each.pid for each in user_endpoints(site)] == [pid]
+    site.told("stop", "mine")
+    assert not psutil.pid_exists(pid)
+    assert "has died" not in log_of(site)
 
 
 @pytest.fixture

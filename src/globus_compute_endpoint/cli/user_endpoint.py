@@ -43,11 +43,14 @@ class _Handed(BaseModel):
     type=int,
     help="Standard input is a whole launch document, and this descriptor leads to the manager.",
 )
+@click.option("--listen", type=int, help="With --control: where a later manager may connect.")
 @click.pass_obj
-def start_user_endpoint(obj: dict[str, Any], name: str, control: int | None) -> None:
+def start_user_endpoint(
+    obj: dict[str, Any], name: str, control: int | None, listen: int | None
+) -> None:
     """Be the user endpoint NAME, whose queues and configuration come on standard input."""
     if control is not None:
-        _launch(sys.stdin.buffer.read(), socket.socket(fileno=control))
+        _launch(sys.stdin.buffer.read(), control, listen)
     try:
         handed = _Handed.model_validate_json(sys.stdin.buffer.read())
     except ValidationError as error:
@@ -75,11 +78,15 @@ def start_user_endpoint(obj: dict[str, Any], name: str, control: int | None) -> 
         serve(settings, Control(None))
 
 
-def _launch(document: bytes, control: socket.socket) -> NoReturn:
+def _launch(document: bytes, control: int, listen: int | None) -> NoReturn:
     """Be it to the end of this process, which no thread of a user's function may hold up."""
-    control.set_inheritable(False)
-    status = launch(document, control)
+    status = launch(document, _socket(control), None if listen is None else _socket(listen))
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _socket(descriptor: int) -> socket.socket:
+    os.set_inheritable(descriptor, False)
+    return socket.socket(fileno=descriptor)

@@ -124,17 +124,17 @@ class ServiceManager:
             if not error.name.endswith(_GONE):
                 raise _failed(f"stop {name}", error) from error
 
-    async def kill_unit(self, name: str) -> None:
-        """Kill all processes of a unit; not an error where there are none."""
+    async def kill_unit(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to all processes of a unit; not an error where there are none."""
         try:
-            await self._call("KillUnit", "ssi", (name, "all", signal.SIGKILL))
+            await self._call("KillUnit", "ssi", (name, "all", number))
         except DBusErrorResponse as error:
             if not error.name.endswith((*_GONE, "NoSuchProcess")):
                 raise _failed(f"kill {name}", error) from error
 
     async def clear_unit(self, name: str) -> None:
         """Kill what is in a unit, and return when it is gone."""
-        await self.kill_unit(name)
+        await self.kill_unit(name, signal.SIGKILL)
         await self.stop_unit(name)
 
     async def set_properties(self, unit: str, properties: Properties) -> None:

@@ -84,10 +84,16 @@ class UserEndpoint(abc.ABC):
             pass
         return True
 
-    def ask_to_end(self) -> None:
-        """Have it finish up."""
-        if self.control:
+    async def ask_to_end(self) -> None:
+        """Have it finish up; by a signal where it does not listen to us."""
+        if self.control and self.control.is_open:
             self.control.stop()
+        else:
+            await self.terminate()
+
+    @abc.abstractmethod
+    async def terminate(self) -> None:
+        """Send it SIGTERM."""
 
     @abc.abstractmethod
     async def kill(self) -> None:
@@ -139,10 +145,10 @@ def judge(state: str, wait_status: int | None, scope_result: str) -> End:
         return End(clean=True, problem=None)
     if state == "failed":  # it has told its user why
         return End(clean=False, problem=None)
-    return End(clean=False, problem=ProblemFields.of(_explain(wait_status, scope_result)))
+    return End(clean=False, problem=ProblemFields.of(_explain(state, wait_status, scope_result)))
 
 
-def _explain(wait_status: int | None, scope_result: str) -> Problem:
+def _explain(state: str, wait_status: int | None, scope_result: str) -> Problem:
     if scope_result == "oom-kill":
         reason, hint = "it ran out of memory", "ask for less memory, or for a higher limit"
     elif scope_result == "timeout":
@@ -153,6 +159,8 @@ def _explain(wait_status: int | None, scope_result: str) -> Problem:
     elif wait_status is not None:
         reason = f"its process exited with status {os.waitstatus_to_exitcode(wait_status)}"
         hint = "a function which calls os._exit ends a ThreadPoolEngine: use another engine"
+        if state == "starting":
+            hint = "the end of its endpoint.log may tell why"
     else:
         # adopted from an earlier manager: its parent, who would know, is gone
         reason = "its process ended"

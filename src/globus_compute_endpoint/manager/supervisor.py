@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -86,13 +87,9 @@ class Supervisor:
         """Ask all to finish up, then stop what still runs."""
         self.stopping = True
         endpoints = list(self._running.values())
-        for endpoint in endpoints:
-            endpoint.ask_to_end()
+        await _try_all(endpoint.ask_to_end() for endpoint in endpoints)
         await _all_ended(endpoints, _STOP_TIMEOUT_S)
-        kills = (endpoint.kill() for endpoint in endpoints if endpoint.is_alive())
-        for error in await asyncio.gather(*kills, return_exceptions=True):
-            if error:
-                log.error("could not end a user endpoint: %s", error)
+        await _try_all(endpoint.kill() for endpoint in endpoints if endpoint.is_alive())
         await _all_ended(endpoints, _KILL_TIMEOUT_S)
         await asyncio.gather(*self._tasks)
 
@@ -194,7 +191,7 @@ class Supervisor:
             "" if end.clean else f": {end.problem or 'it told its user why'}",
             extra={"GC_ENDPOINT_ID": str(endpoint_id)},
         )
-        if end.problem:
+        if end.problem and not self.stopping:  # else what it had to do waits for its successor
             self._tell_end(endpoint_id, end.problem, endpoint.record.blob)
         return end
 
@@ -206,6 +203,13 @@ class Supervisor:
         last = self._last_command.pop(endpoint_id, None)
         grace = self._settings.config.mu_child_ep_grace_period_s
         return last is not None and time.monotonic() - last < grace and not self.stopping
+
+
+async def _try_all(calls: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Make all of them, whatever becomes of one."""
+    for error in await asyncio.gather(*calls, return_exceptions=True):
+        if error:
+            log.error("could not end a user endpoint: %s", error)
 
 
 async def _all_ended(endpoints: list[UserEndpoint], seconds: float) -> None:

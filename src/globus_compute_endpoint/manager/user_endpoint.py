@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import signal
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -56,9 +57,13 @@ class ScopedUserEndpoint(UserEndpoint):
         if self.control:
             notify.store(f"control.{self.endpoint_id}", self.control.fileno())
 
+    async def terminate(self) -> None:
+        """See :class:`UserEndpoint`."""
+        await self._host.systemd.kill_unit(scope_name(self.endpoint_id), signal.SIGTERM)
+
     async def kill(self) -> None:
         """See :class:`UserEndpoint`."""
-        await self._host.systemd.kill_unit(scope_name(self.endpoint_id))
+        await self._host.systemd.kill_unit(scope_name(self.endpoint_id), signal.SIGKILL)
 
     async def clean_up(self) -> End:
         """See :class:`UserEndpoint`."""

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import socket
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -19,6 +20,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
+from globus_compute_endpoint.host.packets import peer_of
 
 __all__ = ["Control", "Credentials", "Drain", "Frame", "State", "Stop"]
 
@@ -52,23 +54,32 @@ _frames: TypeAdapter[Credentials | Drain | Stop] = TypeAdapter(Frame)
 
 
 class Control:
-    """Our end of the conversation. Its end is not ours: the manager may be restarting."""
+    """Our end of the conversation. Its end is not ours: the manager may be restarting.
 
-    def __init__(self, conversation: socket.socket | None) -> None:
+    ``listener``: where a manager's successor can take the conversation up.
+    """
+
+    def __init__(
+        self, conversation: socket.socket | None, listener: socket.socket | None = None
+    ) -> None:
         self._socket = conversation
+        self._listener = listener
         self._state: State = "starting"
+        self._outstanding = 0
         self._handle: Callable[[Credentials | Drain | Stop], None] | None = None
 
     def start(self, handle: Callable[[Credentials | Drain | Stop], None]) -> None:
         """Call ``handle`` on the event loop for each frame from the manager."""
         self._handle = handle
         if self._socket is not None:
-            self._socket.setblocking(False)
-            asyncio.get_running_loop().add_reader(self._socket, self._readable)
+            self._listen_to(self._socket)
+        if self._listener is not None:
+            self._listener.setblocking(False)
+            asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     def tell(self, state: State, outstanding: int) -> None:
         """Tell the manager how we are."""
-        self._state = state
+        self._state, self._outstanding = state, outstanding
         if self._socket is None:
             return
         frame = {"type": "status", "state": state, "outstanding": outstanding}
@@ -81,12 +92,37 @@ class Control:
         self.tell(self._state, outstanding)
 
     def close(self) -> None:
-        """End the conversation."""
+        """End the conversation, for good."""
+        self._hang_up()
+        if self._listener is not None:
+            _close(self._listener)
+            self._listener = None
+
+    def _hang_up(self) -> None:
         if self._socket is not None:
-            with contextlib.suppress(RuntimeError):  # before the event loop, or after it
-                asyncio.get_running_loop().remove_reader(self._socket)
-            self._socket.close()
+            _close(self._socket)
             self._socket = None
+
+    def _listen_to(self, conversation: socket.socket) -> None:
+        conversation.setblocking(False)
+        asyncio.get_running_loop().add_reader(conversation, self._readable)
+
+    def _accept(self) -> None:
+        """Talk to the manager which came last; anyone could connect, but it is of our own user."""
+        assert self._listener is not None
+        try:
+            conversation, _ = self._listener.accept()
+        except OSError as error:
+            log.warning("A manager could not be answered: %s", error)
+            return
+        if peer_of(conversation).uid != os.getuid():
+            conversation.close()
+            return
+        log.info("A manager has taken up the conversation")
+        self._hang_up()
+        self._socket = conversation
+        self._listen_to(conversation)
+        self.tell(self._state, self._outstanding)
 
     def _readable(self) -> None:
         assert self._socket is not None
@@ -99,7 +135,7 @@ class Control:
             data = b""
         if not data:
             log.info("The manager has closed the conversation; going on without it")
-            self.close()
+            self._hang_up()
             return
         try:
             frame = _parse(data)
@@ -109,6 +145,12 @@ class Control:
             log.warning("A frame from the manager was not understood: %s", what)
             return
         self._handle(frame)
+
+
+def _close(connection: socket.socket) -> None:
+    with contextlib.suppress(RuntimeError):  # before the event loop, or after it
+        asyncio.get_running_loop().remove_reader(connection)
+    connection.close()
 
 
 def _parse(data: bytes) -> Credentials | Drain | Stop:

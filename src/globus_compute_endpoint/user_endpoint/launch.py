@@ -28,6 +28,11 @@ from globus_compute_endpoint.user_endpoint.blueprint import Blueprint, check, re
 from globus_compute_endpoint.user_endpoint.control import Control
 from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
 from globus_compute_endpoint.user_endpoint.heartbeat import status_report
+from globus_compute_endpoint.user_endpoint.installation import (
+    other_installation,
+    turn_into,
+    with_port,
+)
 from globus_compute_endpoint.user_endpoint.ledger import MemoryLedger
 from globus_compute_endpoint.user_endpoint.logs import log_to
 from globus_compute_endpoint.user_endpoint.service import NO_HOOKS, Hooks, Settings, UserEndpoint
@@ -56,15 +61,18 @@ class LaunchDocument(Blueprint):
     state_directory: Path | None = None
 
 
-def launch(document: bytes, control: socket.socket | None) -> int:
+def launch(
+    document: bytes, control: socket.socket | None, listener: socket.socket | None = None
+) -> int:
     """Become the user endpoint which ``document`` describes; return the exit status.
 
     The document is the manager's part and, behind a newline, the blob that it did not open.
     Whatever goes wrong is logged in full, and told to the researcher through the services.
     """
-    conversation = Control(control)
+    conversation = Control(control, listener)
     try:
-        parsed = LaunchDocument.model_validate(_merged(document))
+        content = _merged(document)
+        parsed = LaunchDocument.model_validate(content)
     except ValidationError as error:
         fields = ", ".join(f"{item['loc']}: {item['type']}" for item in error.errors())
         log.error("The document to start from is malformed: %s", fields)
@@ -74,6 +82,7 @@ def launch(document: bytes, control: socket.socket | None) -> int:
         return int(ExitStatus.DATA)
     told = True
     try:
+        _turn_into_site_installation(parsed, content["amqp_creds"])
         status = _launch(parsed, conversation)
     except Problem as problem:
         log.error("Cannot start, or go on: %s", problem, exc_info=parsed.debug)
@@ -132,8 +141,26 @@ async def _run(settings: Settings, engine: Any, control: Control, hooks: Hooks) 
     await UserEndpoint(settings, engine, MemoryLedger(), control, hooks).run()
 
 
-def _launch(document: LaunchDocument, control: Control) -> int:
+def _turn_into_site_installation(document: LaunchDocument, credentials: dict[str, Any]) -> None:
+    """Set the environment; where its PATH leads to another installation, do not return."""
     _set_environment(document)
+    program = other_installation(document.environment.get("PATH"))
+    if program is None:
+        return
+    allowed = document.allowed_functions
+    handed = {
+        "amqp_creds": credentials,
+        "config": with_port(render(document), document.amqp_port),
+        "ep_info": {
+            "posix_ppid": os.getppid(),
+            "globus_matched_identity": document.mapped_identity.get("globus", {}).get("id"),
+        },
+        "allowed_functions": None if allowed is None else [str(each) for each in allowed],
+    }
+    turn_into(program, document.name, handed, document.environment)
+
+
+def _launch(document: LaunchDocument, control: Control) -> int:
     title = process_title(str(document.endpoint_id), document.name)
     setproctitle(title)
     directory = EndpointDirectory.of(document.name)

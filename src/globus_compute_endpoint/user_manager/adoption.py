@@ -6,11 +6,14 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
+from globus_compute_endpoint.host import packets
 from globus_compute_endpoint.host.processes import wait_for_end
+from globus_compute_endpoint.manager.control import Control
 from globus_compute_endpoint.manager.hosting import Held, OnEnd, UserEndpoint
 from globus_compute_endpoint.manager.starts import StartRecords
 from globus_compute_endpoint.user_manager.hosting import Keeping, OwnUserEndpoint
@@ -47,8 +50,24 @@ def adopt_own(
             records.remove(endpoint_id)
             keeping.processes.remove(endpoint_id)
         else:
-            held = Held(process.pid, pidfd, control=None)
+            held = Held(process.pid, pidfd, _take_up(endpoint_id, process))
             adopt(OwnUserEndpoint(record, held, on_end, keeping, scope=process.scope))
+
+
+def _take_up(endpoint_id: UUID, process: ProcessRecord) -> Control | None:
+    """Talk to it again; None where it does not listen, as other installations' do not."""
+    if process.address is None:
+        return None
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    try:
+        connection.connect("\0" + process.address)
+        if packets.peer_of(connection).uid != os.getuid():
+            raise PermissionError("its address is another user's now")
+    except OSError as error:
+        log.warning("cannot talk to user endpoint %s: %s", endpoint_id, error)
+        connection.close()
+        return None
+    return Control(endpoint_id, connection)
 
 
 def end_orphans(endpoint: Path, seconds: float) -> None:

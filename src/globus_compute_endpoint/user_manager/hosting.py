@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -67,12 +68,9 @@ class OwnUserEndpoint(UserEndpoint):
         self._scope = scope
         self._child = child
 
-    def ask_to_end(self) -> None:
+    async def terminate(self) -> None:
         """See :class:`UserEndpoint`."""
-        if self.control and self.control.is_open:
-            self.control.stop()
-        else:
-            self._signal(signal.SIGTERM)
+        self._signal(signal.SIGTERM)
 
     async def kill(self) -> None:
         """See :class:`UserEndpoint`."""
@@ -161,10 +159,11 @@ class OwnHosting:
             record, settings, approved.user, approved.identity.sub, manager_id=manager_id
         )
         with contextlib.ExitStack() as undo:
-            child, held = _spawn(start.endpoint_id, start.name, self._user)
+            address = f"globus-compute-{start.endpoint_id}-{secrets.token_hex(8)}"
+            child, held = _spawn(start.endpoint_id, start.name, self._user, address)
             undo.callback(self._give_up, start.endpoint_id, child, held)
             scope = await self._place(start.endpoint_id, child.pid, settings)
-            process = ProcessRecord.of(ProcessIdentity.of(child.pid), scope)
+            process = ProcessRecord.of(ProcessIdentity.of(child.pid), scope, address)
             self._keeping.processes.write(start.endpoint_id, process)
             await _hand_over(child, document)
             undo.pop_all()
@@ -197,12 +196,17 @@ class OwnHosting:
         return name
 
 
-def _spawn(endpoint_id: UUID, name: str, user: LocalUser) -> tuple[subprocess.Popen[bytes], Held]:
+def _spawn(
+    endpoint_id: UUID, name: str, user: LocalUser, address: str
+) -> tuple[subprocess.Popen[bytes], Held]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs, contextlib.ExitStack() as undo:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs, listener, contextlib.ExitStack() as undo:
         undo.callback(ours.close)
         try:
-            child = _popen(name, user, theirs.fileno())
+            listener.bind("\0" + address)
+            listener.listen(1)
+            child = _popen(name, user, theirs.fileno(), listener.fileno())
             pidfd = os.pidfd_open(child.pid)
         except OSError as error:
             raise Problem(
@@ -215,20 +219,20 @@ def _spawn(endpoint_id: UUID, name: str, user: LocalUser) -> tuple[subprocess.Po
     return child, Held(child.pid, pidfd, Control(endpoint_id, ours))
 
 
-def _popen(name: str, user: LocalUser, control: int) -> subprocess.Popen[bytes]:
+def _popen(name: str, user: LocalUser, control: int, listen: int) -> subprocess.Popen[bytes]:
     directory = EndpointDirectory.of(name)
     directory.make()
     command = [sys.executable, "-P", "-m", "globus_compute_endpoint", "_start-user-endpoint"]
     with directory.log.open("ab") as output:
         return subprocess.Popen(
-            [*command, name, "--control", str(control)],
+            [*command, name, "--control", str(control), "--listen", str(listen)],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
             cwd=user.home if Path(user.home).is_dir() else "/",
             env={key: value for key, value in os.environ.items() if key not in _NOT_INHERITED},
             start_new_session=True,
-            pass_fds=[control],
+            pass_fds=[control, listen],
         )
 
 

@@ -28,7 +28,10 @@ def records_directory(endpoint: Path) -> Path:
 
 
 class ProcessRecord(BaseModel):
-    """A process of one boot of one machine, and its scope with the user's service manager."""
+    """A process of one boot of one machine, its scope if it has one, and where it listens.
+
+    ``address`` is the name of an abstract socket; see unix(7).
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -38,9 +41,10 @@ class ProcessRecord(BaseModel):
     pid: int
     start_time: int
     scope: str | None = None
+    address: str | None = None
 
     @classmethod
-    def of(cls, process: ProcessIdentity, scope: str | None) -> ProcessRecord:
+    def of(cls, process: ProcessIdentity, scope: str | None, address: str) -> ProcessRecord:
         """A process of this machine."""
         machine = this_machine()
         return cls(
@@ -50,6 +54,7 @@ class ProcessRecord(BaseModel):
             pid=process.pid,
             start_time=process.start_time,
             scope=scope,
+            address=address,
         )
 
     def is_of_this_machine(self) -> bool:
