@@ -11,8 +11,8 @@ import pytest
 
 from system.hosts import Host
 from system.packages import ENDPOINT, SERVICES, install_packages
-from system.site import SERVICES_URL
 
+SERVICES_URL = "http://127.0.0.1:5000"  # all on one machine
 UNIT = "globus-compute-endpoint-mine.service"
 
 

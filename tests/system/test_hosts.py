@@ -11,7 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from system.hosts import HOSTS, TREE, CommandFailed, Host, remove_orphans
+from system.hosts import (
+    HOSTS,
+    TREE,
+    CommandFailed,
+    Host,
+    Link,
+    filter_network,
+    remove_orphans,
+    run_prefix,
+)
+
+
+def routers() -> list[str]:
+    return [path.name for path in Path("/run/netns").glob(f"testhost-{run_prefix()}*")]
 
 
 def leftovers(name: str) -> list[str]:
@@ -33,6 +46,27 @@ def test_a_host_is_a_machine_of_its_own() -> None:
         assert [entry["MESSAGE"] for entry in host.journal("-t", "probe")] == [
             "a line for the journal"
         ]
+
+
+def test_linked_hosts_reach_each_other_as_the_router_lets_them() -> None:
+    connect = "import socket, sys; socket.create_connection(('peer.example', int(sys.argv[1])), 5)"
+    link = Link("pair", ["192.0.2.1"], {"peer.example": "192.0.2.2"})
+    before = routers()
+    with Host("one", link=link) as one, Host("two", link=Link("pair", ["192.0.2.2"])) as two:
+        assert set(routers()) - set(before) == {f"testhost-{run_prefix()}pair"}
+        command = ("python3", "-m", "http.server", "--bind", "192.0.2.2", "80")
+        two.run("systemd-run", "--quiet", "--unit=web", *command)
+        wait = f'until python3 -c "{connect}" 80 2>/dev/null; do :; done'
+        one.run("timeout", "20", "sh", "-c", wait)
+        said = one.run("python3", "-c", connect, "81", check=False).stderr
+        assert "ConnectionRefused" in said
+        drop = "table inet t { chain c { type filter hook forward priority 0; policy drop; \n} }\n"
+        filter_network("pair", drop)
+        said = one.run("python3", "-c", connect, "80", check=False).stderr
+        assert "TimeoutError" in said
+        two.down()
+        assert routers() != before
+    assert routers() == before
 
 
 def test_limits_are_enforced() -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from support.authority import Authority
+from support.terminal import Terminal
 from system.conftest import WarmSite
 from system.hosts import CommandFailed, Host
 from system.network import BROKER, BROKER_NAME, COMPUTE, LAPTOP, LOGIN_NODE
 from system.packages import install_wheel
 from system.researcher import Researcher
-from system.site import LAPTOP_CA, SDK_TRUST, SERVICES_URL
+from system.site import DOMAIN, LAPTOP_CA, SDK_TRUST, SERVICES_URL
 from system.test_units import SERVICES_UNITS
 
 THREADS = "ThreadPoolEngine"
@@ -41,6 +43,18 @@ except urllib.error.HTTPError as error:
 print(answer.status)
 print(answer.read().decode())
 """
+# Signs in at a link, as a browser does; prints the code that is to be pasted.
+SIGN_IN = r"""
+import re, requests, sys
+link, name, password = sys.argv[1:]
+browser = requests.Session()
+def send(**fields):
+    token = re.search(r'name="form_token" value="(\w+)"', browser.get(link).text)[1]
+    return browser.post(link, data={"form_token": token, **fields})
+send(step="sign-in", username=name, password=password)
+print(re.search(r"[?&]code=([^&]+)", send(step="allow").url)[1])
+"""
+PASSWORD = "correct horse battery staple"
 
 
 def probe(host: Host, *places: str) -> dict[str, str]:
@@ -250,6 +264,22 @@ def test_the_sdk_by_way_of_the_forwarder(warm: WarmSite, laptop: Host) -> None:
         listening = laptop.run("ss", "-Hlnt").stdout
         places = [line.split()[3] for line in listening.splitlines()]
         assert sorted(places) == ["127.0.0.1:5000", "127.0.0.1:5001"]
+
+
+def test_a_person_signs_in_by_way_of_the_forwarder(warm: WarmSite, laptop: Host) -> None:
+    """The SDK's own long link and pasted code; pages, cookies and keys all come through."""
+    who = f"bob@{DOMAIN}"
+    create = ("globus-compute-services", "account", "create", who, "--password-stdin")
+    warm.services.run(*create, stdin=f"{PASSWORD}\n")
+    command = warm.researcher("bob").command((who_and_where, ()), engine=THREADS)
+    with connected(laptop, "--ca-file", LAPTOP_CA) as way:
+        environment = {**way, "GLOBUS_COMPUTE_USER_DIR": "/root/bob-in-person"}
+        with Terminal(laptop.command(*command, environment=environment), os.environ) as terminal:
+            link = terminal.wait_for(r"http://localhost:5000/v2/oauth2/authorize\S+")[0]
+            said = laptop.run(warm.sdk / "bin/python", "-c", SIGN_IN, link, who, PASSWORD)
+            terminal.type_line(said.stdout.strip())
+            assert terminal.ended() == 0, terminal.text
+            assert f'"value": ["bob", "{warm.host.name}"]' in terminal.text
 
 
 def test_the_forwarder_passes_on_refusals_and_says_what_is_away(

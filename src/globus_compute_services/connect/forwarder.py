@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -32,6 +33,7 @@ _HOP_BY_HOP = {
     *("connection", "host", "keep-alive", "proxy-authenticate", "proxy-authorization"),
     *("proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
 }
+_SECURE = re.compile(rb"; *secure(?=;|$)", re.IGNORECASE)
 # A submit may wait for the broker; the SDK itself gives up after a minute.
 _TIMEOUT = httpx.Timeout(connect=10, read=90, write=60, pool=None)
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
@@ -140,15 +142,20 @@ class Forwarder:
         return response
 
     def _headers(self, answer: httpx.Response) -> list[tuple[bytes, bytes]]:
-        kept = []
-        for name, value in answer.headers.raw:
-            lower = name.lower()
-            if lower.decode("latin-1") in _HOP_BY_HOP:
-                continue
-            if lower == b"location" and value.startswith(self._remote.encode()):
-                value = self._local.encode() + value[len(self._remote) :]  # noqa: PLW2901 (a way on)
-            kept.append((lower, value))
-        return kept
+        """Those of the answer, such as they are right for a browser which came to ``local``."""
+        return [
+            (name.lower(), self._localized(name.lower(), value))
+            for name, value in answer.headers.raw
+            if name.lower().decode("latin-1") not in _HOP_BY_HOP
+        ]
+
+    def _localized(self, name: bytes, value: bytes) -> bytes:
+        remote = self._remote.encode()
+        if name == b"location" and value.startswith(remote):
+            return self._local.encode() + value.removeprefix(remote)
+        if name == b"set-cookie":  # not every browser takes a loopback for secure
+            return _SECURE.sub(b"", value)
+        return value
 
     def _failure(self, error: httpx.HTTPError) -> Response:
         late = isinstance(error, httpx.TimeoutException)
