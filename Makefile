@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Every target prepares what it needs by itself: see tools/prepare.
 .DEFAULT_GOAL := help
-.PHONY: help check test test-long demo deb lock clean
+.PHONY: help check test test-long demo deb wheel lock clean
 
 PYTHON := .venv/bin/python
 # make test SUITES="unit services" ARGS="-k name": only these suites, only these tests
@@ -35,6 +35,10 @@ demo: ## two researchers, three engines, three hosts; KEEP=1 leaves the hosts ru
 deb: ## the Debian packages, in dist/; as root
 	@tools/prepare packages
 	@tools/build-debs
+
+wheel: ## the Python package, in dist/
+	@tools/prepare check
+	@tools/build-wheel
 
 lock: ## renew requirements/*.lock
 	@tools/lock

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -44,19 +41,7 @@ def wheelhouse() -> Path:
 
 @cache
 def build_wheel() -> Path:
-    """A wheel of the files of this tree, and of nothing that an earlier build left in it."""
-    sources = ("src", "pyproject.toml", "README.md", "LICENSE")
-    listed = ["git", "-C", str(TREE), "ls-files", "-co", "--exclude-standard", "--", *sources]
-    with tempfile.TemporaryDirectory() as directory:
-        for name in checked(listed, timeout=60).stdout.splitlines():
-            target = Path(directory) / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(TREE / name, target)
-        pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
-        target = TREE / "build/wheel"
-        checked([*pip, "--wheel-dir", str(target), directory], timeout=120)
-    (wheel,) = target.glob("globus_compute_endpoint-*.whl")
-    return wheel
+    return Path(checked([str(TREE / "tools/build-wheel")], timeout=120).stdout.strip())
 
 
 def install_wheel(host: Host, user: str, extra: str = "") -> None:

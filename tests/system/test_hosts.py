@@ -49,7 +49,7 @@ def test_a_host_is_a_machine_of_its_own() -> None:
 
 
 def test_linked_hosts_reach_each_other_as_the_router_lets_them() -> None:
-    connect = "import socket, sys; socket.create_connection(('peer.example', int(sys.argv[1])), 5)"
+    connect = "import socket, sys; socket.create_connection(('peer.example', int(sys.argv[1])), 2)"
     link = Link("pair", ["192.0.2.1"], {"peer.example": "192.0.2.2"})
     before = routers()
     with Host("one", link=link) as one, Host("two", link=Link("pair", ["192.0.2.2"])) as two:
@@ -60,7 +60,7 @@ def test_linked_hosts_reach_each_other_as_the_router_lets_them() -> None:
         one.run("timeout", "20", "sh", "-c", wait)
         said = one.run("python3", "-c", connect, "81", check=False).stderr
         assert "ConnectionRefused" in said
-        drop = "table inet t { chain c { type filter hook forward priority 0; policy drop; \n} }\n"
+        drop = "table inet t { chain c { type filter hook forward priority 0; policy drop; }; }"
         filter_network("pair", drop)
         said = one.run("python3", "-c", connect, "80", check=False).stderr
         assert "TimeoutError" in said

@@ -327,6 +327,12 @@ def test_the_forwarder_does_not_start_in_vain(
     assert "Traceback" not in done.stderr
 
 
+def test_without_the_rest_of_the_services_it_says_what_is_missing(laptop: Host) -> None:
+    done = laptop.run(CONNECT[0], "serve", user="ann", check=False)
+    assert done.returncode == 69
+    assert "globus-compute-endpoint[services]" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["globus-compute-endpoint", "gce"])
 def test_a_wheel_installed_by_pipx_needs_nothing_of_the_system(laptop: Host, command: str) -> None:
     path = f"/home/ann/.local/bin/{command}"

@@ -45,7 +45,7 @@ class _Commands(click.Group):
             extra = "connect" if cmd_name == "connect" else "services"
             raise Problem(
                 f"`{cmd_name}` needs the module {error.name}, which is not installed",
-                f"pipx install 'globus-compute-endpoint[{extra}]'",
+                f"install the package with its extra, globus-compute-endpoint[{extra}]",
                 ExitStatus.UNAVAILABLE,
             ) from error
         assert isinstance(command, click.Command)

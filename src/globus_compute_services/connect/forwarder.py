@@ -177,6 +177,9 @@ async def _body(answer: httpx.Response) -> AsyncIterator[bytes]:
     try:
         async for part in answer.aiter_raw():
             yield part
+    except httpx.HTTPError as error:
+        log.error("%s: the answer broke off: %s", answer.request.url.path, _reason(error))
+        raise
     finally:
         await answer.aclose()
 
