@@ -33,7 +33,7 @@ from globus_compute_services.relay.results import ResultsRelay
 from globus_compute_services.relay.starts import Starter
 from globus_compute_services.settings import HttpSettings, Settings
 from globus_compute_services.store.database import Database
-from globus_compute_services.web_server import WebServer
+from globus_compute_services.web_server import PromptProtocol, WebServer
 
 __all__ = ["serve"]
 
@@ -114,6 +114,7 @@ async def _run(parts: Parts, housekeeper: Housekeeper, owner: ExitStack) -> None
     server = _Server(
         uvicorn.Config(
             make_app(parts),
+            http=PromptProtocol,
             log_config=None,
             access_log=False,
             lifespan="off",

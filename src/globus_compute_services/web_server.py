@@ -10,12 +10,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from globus_compute_services.problem import ExitStatus, Problem
 
-__all__ = ["WebServer", "listen"]
+__all__ = ["PromptProtocol", "WebServer", "listen"]
 
 _BACKLOG = 512
+
+
+class PromptProtocol(H11Protocol):
+    """A connection which, when it is idle at a stop, is ended at once.
+
+    With TLS it would wait for the client's goodbye, and clients do not read from connections that
+    they keep for later.
+    """
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.transport.is_closing() and not self.transport.get_write_buffer_size():
+            self.transport.abort()
 
 
 class WebServer(uvicorn.Server):

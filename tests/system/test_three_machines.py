@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,11 +14,11 @@ import pytest
 from support.authority import Authority
 from support.terminal import Terminal
 from system.conftest import WarmSite
-from system.hosts import CommandFailed, Host
+from system.hosts import Host
 from system.network import BROKER, BROKER_NAME, COMPUTE, LAPTOP, LOGIN_NODE
 from system.packages import install_wheel
 from system.researcher import Researcher
-from system.site import DOMAIN, LAPTOP_CA, SDK_TRUST, SERVICES_URL
+from system.site import DOMAIN, LAPTOP_CA, SERVICES_URL
 from system.test_units import SERVICES_UNITS
 
 THREADS = "ThreadPoolEngine"
@@ -125,7 +126,7 @@ def test_the_site_is_encrypted_from_end_to_end(warm: WarmSite) -> None:
     connections = json.loads(listed.stdout)
     own = [each for each in connections if each["user"] == "globus-compute-services"]
     others = [each for each in connections if each not in own]
-    assert {each["peer_host"] for each in others} >= {LOGIN_NODE}
+    assert {".".join(map(str, each["peer_host"])) for each in others} >= {LOGIN_NODE}
     assert {(each["ssl"], each["port"]) for each in others} == {(True, 443)}
     assert {each["port"] for each in own} == {5672}
 
@@ -136,14 +137,6 @@ def test_the_sdk_with_a_private_name_server_and_authority(warm: WarmSite) -> Non
     assert not [name for name in person.environment if name.endswith(("ENVIRONMENT", "_AUTH"))]
     user, node = person.call(who_and_where, engine=THREADS)
     assert (user, node) == ("alice", warm.host.name)
-
-
-def test_the_sdk_refuses_services_of_an_authority_that_it_does_not_know(warm: WarmSite) -> None:
-    person = warm.researcher("bob")
-    environment = {k: v for k, v in person.environment.items() if k not in SDK_TRUST}
-    command = person.command((add, (1, 2)), engine=THREADS)
-    with pytest.raises(CommandFailed, match="CERTIFICATE_VERIFY_FAILED"):
-        person.host.run(*command, environment={**environment, "GLOBUS_SDK_HTTP_TIMEOUT": "5"})
 
 
 def test_the_endpoints_authority_reaches_user_endpoints_which_could_not_read_it(
@@ -210,7 +203,7 @@ def test_who_connects_while_the_services_restart_is_answered(warm: WarmSite) -> 
     ask = (
         "import json, ssl, sys, urllib.request as r\n"
         "context = ssl.create_default_context(cafile=sys.argv[2])\n"
-        "for _ in range(200):\n"
+        "for _ in range(100):\n"
         "    json.load(r.urlopen(sys.argv[1] + '/v2/version?service=all', context=context,"
         " timeout=30))\n"
         "print('answered')"
@@ -296,7 +289,10 @@ def test_the_forwarder_passes_on_refusals_and_says_what_is_away(
         status, body = ask("/v2/get_amqp_result_connection_url")
         assert (status, body["code"]) == (401, "UNAUTHENTICATED")
         assert ask("/v2/endpoints/x%2Fy")[0] in (401, 404)
+        began = time.monotonic()
         warm.services.run("systemctl", "stop", *SERVICES_UNITS)
+        # The forwarder keeps a connection for later, which is no reason to wait.
+        assert time.monotonic() - began < 10
         try:
             status, body = ask("/v2/version?service=all")
         finally:
@@ -343,7 +339,7 @@ def test_a_wheel_installed_by_pipx_needs_nothing_of_the_system(laptop: Host, com
     for subcommand in ("start", "configure", "version"):
         assert "Usage:" in laptop.run(path, subcommand, "--help", user="ann").stdout
     python = "/home/ann/.local/pipx/venvs/globus-compute-endpoint/bin/python"
-    for module in ("systemd", "jeepney", "xattr", "globus_identity_mapping"):
+    for module in ("systemd", "xattr", "globus_identity_mapping"):
         assert laptop.run(python, "-c", f"import {module}", user="ann", check=False).returncode == 1
 
 
