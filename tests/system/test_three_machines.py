@@ -19,7 +19,7 @@ from system.network import BROKER, BROKER_NAME, COMPUTE, LAPTOP, LOGIN_NODE
 from system.packages import install_wheel
 from system.researcher import Researcher
 from system.site import DOMAIN, LAPTOP_CA, SERVICES_URL
-from system.test_units import SERVICES_UNITS
+from system.test_units import SERVICES_UNITS, until
 
 THREADS = "ThreadPoolEngine"
 CONNECT = ("/home/ann/.local/bin/globus-compute-services", "connect")
@@ -215,6 +215,23 @@ def test_who_connects_while_the_services_restart_is_answered(warm: WarmSite) -> 
     assert said == "answered\n"
     for person in ("alice", "bob"):
         assert warm.researcher(person).call(add, 1, 1, engine=THREADS) == 2
+
+
+def test_amqp_port_is_the_managers_too(warm: WarmSite) -> None:
+    """A port that the firewall does not let through: it is tried, and named."""
+    path = f"/etc/globus-compute-endpoint/{warm.name}/config.yaml"
+    gateway = f"globus-compute-endpoint-gateway@{warm.name}.service"
+    before = warm.host.read(path)
+    warm.host.write(path, json.dumps({**json.loads(before), "amqp_port": 5671}))
+    try:
+        warm.host.run("systemctl", "restart", "--no-block", warm.unit)
+        named = f"not connected to amqps://{BROKER_NAME}:5671/"
+        until(lambda: warm.host.journal("-u", gateway, "--grep", named), 30)
+        assert "waiting for the message broker" in warm.property(warm.unit, "StatusText")
+    finally:
+        warm.host.write(path, before)
+        warm.host.run("systemctl", "restart", warm.unit)
+    assert warm.researcher("alice").call(add, 1, 1, engine=THREADS) == 2
 
 
 @pytest.fixture(scope="module")

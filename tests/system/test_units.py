@@ -4,6 +4,8 @@
 import json
 import time
 import uuid
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,7 @@ def wait_and_tell(seconds):
     return os.getpid()
 
 
-def until(condition, patience=20.0):
+def until(condition: Callable[[], Any], patience: float = 20.0) -> Any:
     """Wait for what the host comes to by itself."""
     deadline = time.monotonic() + patience
     while not (value := condition()):

@@ -22,6 +22,7 @@ def test_passwords_are_not_shown():
     info = QueueInfo(connection_url=SecretStr("amqps://me:s3cret@mq.example:5671/gc"), queue="q")
     assert "s3cret" not in f"{info!r} {info} {info.model_dump()}"
     assert describe(info.connection_url) == "amqps://mq.example:5671/gc"
+    assert describe(info.connection_url, 443) == "amqps://mq.example:443/gc"
 
 
 @pytest.mark.parametrize("url", ["http://mq.example/", "amqp://", "amqp://mq:notaport/", "mq"])

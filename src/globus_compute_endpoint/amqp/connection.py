@@ -116,6 +116,7 @@ class Connection:
     ) -> None:
         self.name = name
         self._url = url
+        self._port = port
         self._parameters = functools.partial(
             parameters, name=name, port=port, ca_file=ca_file, ca_certificates=ca_certificates
         )
@@ -161,7 +162,7 @@ class Connection:
             log.warning(
                 "%s: not connected to %s (%s); trying again in %.1f s",
                 self.name,
-                describe(self._url),
+                describe(self._url, self._port),
                 explain(reason),
                 delay,
             )
@@ -193,7 +194,7 @@ class Connection:
         return reason
 
     def _came_up(self) -> None:
-        log.info("%s: connected to %s", self.name, describe(self._url))
+        log.info("%s: connected to %s", self.name, describe(self._url, self._port))
         if self._on_up is not None:
             self._on_up()
 

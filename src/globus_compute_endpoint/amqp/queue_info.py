@@ -18,11 +18,15 @@ __all__ = [
 ]
 
 
-def describe(url: SecretStr) -> str:
-    """Return host, port and virtual host of an AMQP URL, which may be shown."""
+def describe(url: SecretStr, port: int | None = None) -> str:
+    """Return host, port and virtual host of an AMQP URL, which may be shown.
+
+    ``port`` is the one that is used in the place of the URL's.
+    """
     parts = urlsplit(url.get_secret_value())
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+    port = port or parts.port
+    shown = f":{port}" if port else ""
+    return f"{parts.scheme}://{parts.hostname}{shown}{parts.path}"
 
 
 class QueueInfo(BaseModel):
