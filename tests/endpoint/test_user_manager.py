@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -288,6 +289,21 @@ def test_a_path_of_the_sites_own_leads_to_its_installation(
     site.told("stop", "mine")
     assert not psutil.pid_exists(pid)
     assert "has died" not in log_of(site)
+
+
+def test_one_that_was_taken_over_ends_with_all_it_has(
+    site: Person, write: Callable[[str, str], None]
+):
+    endpoint_id = start(site)
+    pid = site.research(_ONE, endpoint_id)[0]
+    manager = manager_of(site)
+    state = site.endpoints / "mine" / "state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "instance": str(uuid4())}))
+    wait_for(lambda: not manager.is_running())
+    assert "another instance has taken this endpoint over" in log_of(site)
+    assert not psutil.pid_exists(pid)
+    site.told("delete", "--yes", "--force", "mine")
+    assert list(site.endpoints.glob("*")) == [site.endpoints / "storage.db"]
 
 
 @pytest.fixture

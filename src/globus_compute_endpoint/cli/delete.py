@@ -85,8 +85,11 @@ def _unregister(endpoint: UserEndpointOfOne, *, force: bool) -> None:
 
 
 def _remove(endpoint: UserEndpointOfOne) -> None:
+    path = endpoint.directory.path
     try:
-        shutil.rmtree(endpoint.directory.path)
+        for of_user_endpoint in path.parent.glob(f"uep.{endpoint.directory.endpoint_id()}.*"):
+            shutil.rmtree(of_user_endpoint)
+        shutil.rmtree(path)
     except OSError as error:
         raise Problem(
             "CANNOT_DELETE",

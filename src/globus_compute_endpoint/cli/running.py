@@ -84,7 +84,7 @@ def run_endpoint(endpoint: UserEndpointOfOne, handed: Handed, hooks: Hooks = NO_
         log_to(directory.log, str(endpoint_id), debug=handed.debug)
         config, manager = endpoint.load()
         if manager:
-            _serve_manager(endpoint, handed, title, hooks)
+            _serve_manager(endpoint, handed, title, _with_instance(hooks, instance))
             return
         assert isinstance(config, UserEndpointConfig)
         queues = _queues(endpoint_id, handed.registration)
@@ -105,7 +105,7 @@ def _serve_manager(endpoint: UserEndpointOfOne, handed: Handed, title: str, hook
         debug=handed.debug,
         process_title=title,
     )
-    serve_user_manager(settings, hooks.ready)
+    serve_user_manager(settings, hooks)
 
 
 @contextlib.contextmanager

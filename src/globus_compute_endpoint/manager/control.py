@@ -7,6 +7,8 @@ the frame, and nothing is done with it but to remember the last state.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import logging
 import socket
@@ -22,6 +24,7 @@ __all__ = ["Control", "UserEndpointStatus"]
 log = logging.getLogger(__name__)
 
 _MAX_STATUS = 1024
+_LAST_WORD_TIMEOUT_S = 1.0
 _MAX_QUEUED_ORDERS = 8  # one that does not read them is cut off, and goes on without us
 
 
@@ -41,6 +44,7 @@ class Control:
     def __init__(self, endpoint_id: UUID, connection: socket.socket) -> None:
         self._endpoint_id = endpoint_id
         self.last = UserEndpointStatus(type="status", state="starting")
+        self._over = asyncio.Event()
         self._channel = packets.PacketChannel(
             connection, self._read, self._ended, max_queued=_MAX_QUEUED_ORDERS
         )
@@ -57,6 +61,13 @@ class Control:
     def stop(self) -> None:
         """Ask it to finish up and end."""
         self._channel.send(json.dumps({"type": "stop"}).encode())
+
+    async def last_state(self) -> str:
+        """What it said last, once its process has ended: some of that may not be read yet."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORD_TIMEOUT_S):
+                await self._over.wait()
+        return self.last.state
 
     def close(self) -> None:
         """Close our end."""
@@ -82,4 +93,5 @@ class Control:
             self._channel.close()
 
     def _ended(self) -> None:
+        self._over.set()
         log.debug("user endpoint %s closed its control socket", self._endpoint_id)

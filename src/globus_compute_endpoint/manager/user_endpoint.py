@@ -72,7 +72,7 @@ class ScopedUserEndpoint(UserEndpoint):
         wait_status = await self._wait_status()
         # What it left behind serves nobody any more, and could hold a polite stop up for long.
         await self._host.systemd.clear_unit(scope)
-        state = self.control.last.state if self.control else "running"
+        state = await self.control.last_state() if self.control else "running"
         result = scope_end.result if scope_end else "success"
         return judge(state, wait_status, result)
 

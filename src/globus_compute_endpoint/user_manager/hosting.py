@@ -87,7 +87,7 @@ class OwnUserEndpoint(UserEndpoint):
                 result = scope_end.result if scope_end else result
         self._kill_session()
         await self._clear_scope()
-        state = self.control.last.state if self.control else "running"
+        state = await self.control.last_state() if self.control else "running"
         return judge(state, self._wait_status(), result)
 
     def let_go(self) -> None:

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -32,7 +32,7 @@ from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.registration import Registration, WebServices
 from globus_compute_endpoint.spawner.lookup import calling_user
 from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
-from globus_compute_endpoint.user_endpoint.service import STOP_SIGNALS
+from globus_compute_endpoint.user_endpoint.service import STOP_SIGNALS, Hooks
 from globus_compute_endpoint.user_manager.adoption import adopt_own
 from globus_compute_endpoint.user_manager.hosting import Keeping, OwnHosting
 from globus_compute_endpoint.user_manager.processes import ProcessRecords, records_directory
@@ -56,20 +56,22 @@ class UserManagerSettings:
     process_title: str
 
 
-def serve_user_manager(settings: UserManagerSettings, ready: Callable[[], None]) -> None:
+def serve_user_manager(settings: UserManagerSettings, hooks: Hooks) -> None:
     """Serve until told to stop, and tell when start commands are taken.
 
     Raises:
         Problem: it cannot start, or not go on.
     """
     files = load_manager_settings(settings.directory.path)
+    if settings.debug:
+        files = replace(files, config=files.config.model_copy(update={"debug": True}))
     _check_mapping(files, settings.directory)
     user = calling_user()
     services = WebServices(files.config)
     own = services.userinfo().identities
     records = records_directory(settings.directory.path)
     records.mkdir(mode=0o700, exist_ok=True)
-    service = _Service(settings, files, services, ready)
+    service = _Service(settings, files, services, hooks)
     problem = asyncio.run(service.run(user, own))
     if problem:
         raise problem
@@ -102,12 +104,12 @@ class _Service:
         settings: UserManagerSettings,
         files: ManagerSettings,
         services: WebServices,
-        ready: Callable[[], None],
+        hooks: Hooks,
     ) -> None:
         self._settings = settings
         self._files = files
         self._services = services
-        self._ready = ready
+        self._hooks = hooks
         self._first: Registration | None = settings.registration
         self._over: asyncio.Future[Problem | None]
         self._supervisor: Supervisor
@@ -138,13 +140,23 @@ class _Service:
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[None]:
         uplink = Uplink(self._settings.name, self._files.config, self)
-        task = asyncio.create_task(uplink.run())
-        task.add_done_callback(self._uplink_ended)
+        tasks = [asyncio.create_task(uplink.run()), asyncio.create_task(self._watch_instance())]
+        for task in tasks:
+            task.add_done_callback(self._task_ended)
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch_instance(self) -> None:
+        """End when another instance takes the endpoint over, on whichever machine."""
+        # Files on a shared file system tell nobody when they change.
+        while self._hooks.is_ours():  # noqa: ASYNC110
+            await asyncio.sleep(self._files.config.heartbeat_period)
+        log.info("Stopping: another instance has taken this endpoint over")
+        self._finish(None)
 
     def _load(self) -> ManagerSettings:
         """Templates and environment as they are now; what else changed takes a restart."""
@@ -164,7 +176,7 @@ class _Service:
     def consuming(self) -> None:
         """See :class:`UplinkUser`."""
         log.info("Taking start commands")
-        self._ready()
+        self._hooks.ready()
 
     def commands_lost(self) -> None:
         """See :class:`UplinkUser`: a command which comes twice is taken for fresh credentials."""
@@ -219,7 +231,7 @@ class _Service:
         log.info("Stopping: %s received", signal.Signals(number).name)
         self._finish(None)
 
-    def _uplink_ended(self, task: asyncio.Task[None]) -> None:
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or task.exception() is None:
             return
         error = task.exception()
