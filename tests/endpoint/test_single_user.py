@@ -26,17 +26,23 @@ def where():
 def fail():
     raise ValueError("the moon is not made of cheese")
 
+def need():
+    import a_module_that_nobody_has
+
+def error_of(future):
+    try:
+        future.result(60)
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+
 told = {}
 with Executor(endpoint_id=sys.argv[1]) as executor:
     futures = [executor.submit(add, n, n) for n in range(20)]
     shell = executor.submit(ShellFunction("echo hello {who}"), who="world")
-    failing = executor.submit(fail)
+    failing, lacking = executor.submit(fail), executor.submit(need)
     told["sums"] = [each.result(90) for each in futures]
     told["shell"] = shell.result(60).stdout
-    try:
-        failing.result(60)
-    except Exception as error:
-        told["error"] = [type(error).__name__, str(error)]
+    told["error"], told["lack"] = error_of(failing), error_of(lacking)
 client = Client()
 source = "def double(x):\\n    return 2 * x\\n"
 function = client.register_source_code(source, "double")
@@ -78,6 +84,7 @@ def test_a_round_trip_with_the_sdk(site: Person, engine: str | None):
         assert told["shell"] == "hello world\n"
         assert told["error"][0] == "TaskExecutionFailed"
         assert "ValueError: the moon is not made of cheese" in told["error"][1]
+        assert "No module named 'a_module_that_nobody_has'" in told["lack"][1]
         assert told["double"] == 42
         assert "CPU core count" in told["hardware"]
         process.send_signal(signal.SIGTERM)
