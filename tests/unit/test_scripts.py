@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -28,9 +29,15 @@ def failing(script: str, seconds: float = 20) -> Problem:
 
 
 def gone(file: Path) -> bool:
-    """Whether a process is dead, though its new parent may not have looked yet."""
-    pid = int(file.read_text())
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    """Whether a process dies at once, though its new parent may not have looked yet."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(int(file.read_text()))
+        deadline = time.monotonic() + 5  # SIGKILL has been sent; a busy machine needs its time
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+    return True
 
 
 @pytest.mark.parametrize("script", [None, "", "  \n"])
