@@ -181,18 +181,6 @@ async def test_blocks_which_cannot_start_are_explained(started: Started):
         assert "worker_init" in text
 
 
-async def test_blocks_go_when_idle_and_come_back(started: Started):
-    scaling = {"strategy_period": 0.5, "max_idletime": 1}
-    async with started(ENGINE | {"job_status_kwargs": scaling}) as bench:
-        first = await bench.value(pid)
-        for _ in range(60):
-            if not bench.engine.status()["total_workers"]:
-                break
-            await asyncio.sleep(0.25)
-        assert bench.engine.status()["total_workers"] == 0
-        assert await bench.value(pid) != first
-
-
 async def test_a_resource_specification_which_htex_does_not_take(started: Started):
     async with started(ENGINE) as bench:
         code, text = await bench.error(add, 1, 1, resource_specification={"num_nodes": 2})
