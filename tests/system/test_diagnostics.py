@@ -29,7 +29,7 @@ def test_a_system_endpoint_and_its_units(warm):
             assert f"globus-compute-endpoint{part}@{warm.name}.service - " in units
         assert "MainPID=" in member(f"{warm.name}/units-in-full.txt")
         assert "connected to amqps://" in member(f"{warm.name}/journal.txt")
-        assert "multi_user: true" in member(f"{warm.name}/config.yaml")
+        assert "identity_mapping_config_path" in member(f"{warm.name}/config.yaml")
         assert warm.endpoint_id in member(f"{warm.name}/state/endpoint.json")
         variables = member(f"{warm.name}/gateway.env")
         assert "GLOBUS_COMPUTE_CLIENT_SECRET= <removed>\n" in variables
