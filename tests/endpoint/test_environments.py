@@ -105,3 +105,66 @@ def test_a_worker_init_which_fails_is_in_the_researchers_error(
     assert "The last 3 blocks of workers have failed" in error
     assert told in error
     assert "Check worker_init" in error
+
+
+_OLD_NAME = """
+engine:
+  type: HighThroughputEngine
+  max_retries_on_system_failure: 1
+  heartbeat_period: 1
+"""
+
+_LOSE_A_WORKER = """
+import json, sys
+from globus_compute_sdk import Executor
+
+def once(path):
+    import os
+    if not os.path.exists(path):
+        open(path, "w").close()
+        os._exit(3)
+    return os.getppid()
+
+def always():
+    import os
+    os._exit(3)
+
+with Executor(endpoint_id=sys.argv[1]) as executor:
+    again = executor.submit(once, "lost-once").result(60)
+    lost = executor.submit(always).exception(60)
+print(json.dumps([again, str(lost)]))
+"""
+
+
+def test_retries_and_the_engines_name_of_old(site: Person):
+    site.configure("mine", _OLD_NAME)
+    done = site.run("start", "mine")
+    assert done.returncode == 0
+    assert "HighThroughputEngine is deprecated; GlobusComputeEngine" in done.stderr
+    endpoint_id = done.stdout.rsplit(" ", 1)[1].strip()
+    log = (site.endpoints / "mine" / "endpoint.log").read_text()
+    assert log.startswith("========== Endpoint begins: ")
+    assert "HighThroughputEngine is deprecated" in log
+    again, lost = site.research(_LOSE_A_WORKER, endpoint_id)
+    assert again > 0
+    assert "It was tried 2 times:" in lost
+    assert "WorkerLost" in lost
+
+
+_WORKERS = """
+import json, sys
+from globus_compute_sdk import Executor
+
+def who():
+    import os
+    return os.getpid()
+
+with Executor(endpoint_id=sys.argv[1]) as executor:
+    print(json.dumps([each.result(90) for each in [executor.submit(who) for _ in range(10)]]))
+"""
+
+
+def test_the_default_configuration_has_one_worker(site: Person):
+    site.configure("mine")
+    endpoint_id = site.told("start", "mine").rsplit(" ", 1)[1].strip()
+    assert len(set(site.research(_WORKERS, endpoint_id))) == 1
