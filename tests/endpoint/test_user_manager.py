@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A manager which an ordinary user runs, against the real web services, with the unmodified SDK."""
+"""A manager which an ordinary user runs, against the real web services, with the unmodified SDK.
+
+PEER_VENV is where the public endpoint package is installed, unmodified: see ``tests/endpoint/run``.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import pwd
 import shutil
 import signal
@@ -184,7 +188,6 @@ with Executor(endpoint_id=sys.argv[1]) as executor:
         "schema": ask(executor, ACCOUNT_ID=5),
         "reserved": ask(executor, ACCOUNT_ID="x", _GC={}),
         "option": ask(executor, ACCOUNT_ID="x", MORE="tea: true"),
-        "right": ask(executor, ACCOUNT_ID="x"),
     }
     print(json.dumps(told))
 """
@@ -205,7 +208,6 @@ def test_wrong_options_are_told_to_who_gave_them(site: Person, write: Callable[[
     assert "user_endpoint_config.ACCOUNT_ID: 5 is not of type 'string'" in told["schema"]
     assert "the name '_GC' is reserved" in told["reserved"]
     assert "tea (line 6): no such option" in told["option"]
-    assert isinstance(told["right"], list)
 
 
 _MACRO = "{% macro script(text) %}echo {{ text | shell_escape }} > $HOME/said{% endmacro %}"
@@ -289,6 +291,17 @@ def test_a_path_of_the_sites_own_leads_to_its_installation(
     site.told("stop", "mine")
     assert not psutil.pid_exists(pid)
     assert "has died" not in log_of(site)
+
+
+def test_that_may_be_the_public_package(site: Person, write: Callable[[str, str], None]):
+    environment = {"PATH": f"{os.environ['PEER_VENV']}/bin:/usr/bin:/bin", "SITE": "the moon"}
+    write("user_environment.yaml", json.dumps(environment))
+    pid, _, seen = site.research(_ONE, start(site))
+    assert seen["SITE"] == "the moon"
+    (running,) = user_endpoints(site)
+    assert running.pid == pid
+    site.told("stop", "mine")
+    assert not psutil.pid_exists(pid)
 
 
 def test_one_that_was_taken_over_ends_with_all_it_has(
