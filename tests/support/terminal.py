@@ -48,8 +48,8 @@ class Terminal:
         deadline = time.monotonic() + seconds
         while select.select([self._end], [], [], max(0, deadline - time.monotonic()))[0]:
             if not self._read():
-                break
-        return self.process.wait(max(0.1, deadline - time.monotonic()))
+                return self.process.wait(max(1, deadline - time.monotonic()))
+        raise AssertionError(f"the program has not ended within {seconds} s:\n{self.text}")
 
     def __enter__(self) -> Terminal:
         return self

@@ -27,7 +27,13 @@ from system.network import (
     put_up_firewall,
     services_link,
 )
-from system.packages import ENDPOINT, SERVICES, install_packages, wheelhouse
+from system.packages import (
+    ENDPOINT,
+    SERVICES,
+    build_packages,
+    install_packages,
+    wheelhouse,
+)
 
 SERVICES_URL = f"https://{COMPUTE_NAME}"
 DOMAIN = "example.org"
@@ -141,6 +147,7 @@ class Site:
 
     def install(self) -> None:
         self.tell("installing the packages with apt, on services and login node")
+        build_packages()  # once, and not by both
         with ThreadPoolExecutor(2) as pool:
             services = pool.submit(install_packages, self.services, SERVICES)
             install_packages(self.login_node, ENDPOINT)

@@ -4,7 +4,7 @@
 import json
 import time
 
-from system.test_units import until
+from support.waiting import until
 
 PUBLISH = """
 import json, sys, time, pika

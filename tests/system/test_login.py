@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A system endpoint which registers as a person: ``login NAME`` as root."""
+"""People log in from laptop and login node: ``login NAME`` as root, the SDK by private DNS."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import os
 import pytest
 
 from support.terminal import Terminal
+from support.waiting import until
 from system.conftest import WarmSite
-from system.site import DOMAIN, SERVICES_URL, sdk_environment
+from system.site import DOMAIN, ENDPOINT_CA, LAPTOP_CA, SDK_TRUST, SERVICES_URL
 
 NAME = "personal"
 GATEWAY = f"/var/lib/globus-compute-endpoint/{NAME}/gateway"
-LINK = r"(http://127\.0\.0\.1:5000/v2/oauth2/authorize\S+)\s.*Authorization Code here: "
+LINK = r"(https://[\w.]+/v2/oauth2/authorize\S+)\s.*Authorization Code here: "
 PASSWORD = "correct horse battery staple"
 
 # what a person does with the link in a browser, which is not what is tried here
@@ -38,7 +39,11 @@ def personal(warm: WarmSite):
     config = {
         "multi_user": True,
         "identity_mapping_config_path": f"{directory}/example_identity_mapping_config.json",
-        "services": {"compute_url": SERVICES_URL, "auth_url": SERVICES_URL},
+        "services": {
+            "compute_url": SERVICES_URL,
+            "auth_url": SERVICES_URL,
+            "ca_file": ENDPOINT_CA,
+        },
     }
     warm.host.write(f"{directory}/config.yaml", json.dumps(config))
     yield f"globus-compute-endpoint@{NAME}"
@@ -53,19 +58,20 @@ def run(warm, *arguments, status=0):
     return done.stdout + done.stderr
 
 
-def log_in(warm, who):
-    """As root on a terminal of the host; returns what is printed after the code was typed."""
-    warm.host.run(
-        *("sh", "-c", 'echo "$0" | globus-compute-services account create "$1" --password-stdin'),
-        *(PASSWORD, who),
-    )
-    python = str(sdk_environment() / "bin/python")
-    command = warm.host.command("globus-compute-endpoint", "login", NAME)
+def create_account(warm, who):
+    create = 'echo "$0" | globus-compute-services account create "$1" --password-stdin'
+    warm.services.run("sh", "-c", create, PASSWORD, who)
+
+
+def log_in(warm, who, command):
+    """Run a command on a terminal which asks to log in; returns what is printed afterwards."""
     with Terminal(command, os.environ) as terminal:
         link = terminal.wait_for(LINK)[1]
-        code = warm.host.run(python, "-c", _BROWSER, link, who, PASSWORD).stdout.strip()
+        python = str(warm.sdk / "bin/python")
+        trust = {"REQUESTS_CA_BUNDLE": LAPTOP_CA}
+        browsed = warm.laptop.run(python, "-c", _BROWSER, link, who, PASSWORD, environment=trust)
         terminal.text = ""
-        terminal.type_line(code)
+        terminal.type_line(browsed.stdout.strip())
         assert terminal.ended() == 0, terminal.text
         return terminal.text
 
@@ -73,7 +79,8 @@ def log_in(warm, who):
 def test_a_login_is_stored_for_the_gateway_alone_which_registers_with_it(warm, personal):
     who = f"grace@{DOMAIN}"
     assert f"login {NAME}" in run(warm, "whoami", NAME, status=77)
-    said = log_in(warm, who)
+    create_account(warm, who)
+    said = log_in(warm, who, warm.host.command("globus-compute-endpoint", "login", NAME))
     assert f"Logged in as {who}" in said
     assert f"systemctl restart {personal}" in said
     stat = ("stat", "-c", "%U:%G %a", f"{GATEWAY}/storage.db", GATEWAY)
@@ -87,7 +94,7 @@ def test_a_login_is_stored_for_the_gateway_alone_which_registers_with_it(warm, p
     run(warm, "whoami", NAME, status=77)
     warm.host.run("systemctl", "restart", personal, check=False)
     gateway = f"globus-compute-endpoint-gateway@{NAME}.service"
-    assert warm.property(gateway, "ExecMainStatus") == "77"
+    until(lambda: warm.property(gateway, "ExecMainStatus") == "77", 40)
 
 
 def test_a_client_identity_in_gateway_env_comes_first(warm, personal):
@@ -108,3 +115,20 @@ def test_a_link_in_the_gateways_directory_leads_root_nowhere(warm, personal):
     warm.host.run("install", "-d", "-o", "globus-compute-gateway", GATEWAY)
     warm.host.run("ln", "-s", "/etc/shadow", f"{GATEWAY}/storage.db")
     assert "cannot use the stored login" in run(warm, "login", NAME, status=77)
+
+
+_SDK = """
+from globus_compute_sdk import Client
+print("registered", Client().register_source_code("def f(): return 1", "f"))
+"""
+
+
+def test_the_stock_sdk_logs_in_by_private_dns(warm):
+    """Its own address of sign-in is ours here, and so is the page which shows the code."""
+    who = f"heidi@{DOMAIN}"
+    create_account(warm, who)
+    environment = {**SDK_TRUST, "GLOBUS_COMPUTE_USER_DIR": "/root/heidi"}
+    command = warm.laptop.command(warm.sdk / "bin/python", "-c", _SDK, environment=environment)
+    assert "registered" in log_in(warm, who, command)
+    again = warm.laptop.run(warm.sdk / "bin/python", "-c", _SDK, environment=environment)
+    assert again.stdout.startswith("registered")

@@ -13,13 +13,14 @@ import pytest
 
 from support.authority import Authority
 from support.terminal import Terminal
+from support.waiting import until
 from system.conftest import WarmSite
 from system.hosts import Host
 from system.network import BROKER, BROKER_NAME, COMPUTE, LAPTOP, LOGIN_NODE
 from system.packages import install_wheel
 from system.researcher import Researcher
 from system.site import DOMAIN, LAPTOP_CA, SERVICES_URL
-from system.test_units import SERVICES_UNITS, until
+from system.test_units import SERVICES_UNITS
 
 THREADS = "ThreadPoolEngine"
 CONNECT = ("/home/ann/.local/bin/globus-compute-services", "connect")

@@ -4,10 +4,10 @@
 import json
 import time
 import uuid
-from collections.abc import Callable
-from typing import Any
 
 import pytest
+
+from support.waiting import until
 
 THREADS = "ThreadPoolEngine"
 # The socket first: while systemd has it, a connection starts the services again.
@@ -20,15 +20,6 @@ def wait_and_tell(seconds):
 
     time.sleep(seconds)
     return os.getpid()
-
-
-def until(condition: Callable[[], Any], patience: float = 20.0) -> Any:
-    """Wait for what the host comes to by itself."""
-    deadline = time.monotonic() + patience
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.2)
-    return value
 
 
 def main_pids(warm):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A new version of the packages, while users' functions run."""
 
-from system.test_units import disturb, main_pids, until
+from support.waiting import until
+from system.test_units import disturb, main_pids
 
 SERVICES_UNIT = "globus-compute-services.service"
 

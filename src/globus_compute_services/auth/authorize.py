@@ -23,6 +23,7 @@ from globus_compute_services.auth.passwords import Busy
 from globus_compute_services.auth.request import (
     AuthorizationRequest,
     NotAcceptable,
+    own_address,
     parse_request,
 )
 from globus_compute_services.auth.scopes import describe
@@ -94,7 +95,9 @@ class _Dialog:
     async def of(cls, request: Request) -> _Dialog:
         """Raises NotAcceptable."""
         parts = parts_of(request)
-        asked = parse_request(request.query_params, parts.settings.http)
+        http = parts.settings.http
+        own = own_address(request.url.scheme, request.headers.get("host", ""), http)
+        asked = parse_request(request.query_params, http, own)
         async with parts.database.read() as session:
             client = await session.get(Client, asked.client_id)
         if client is None or not client.is_public:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -29,6 +30,7 @@ from globus_compute_services.settings import HttpSettings
 __all__ = ["AuthorizationRequest", "NotAcceptable", "own_address", "parse_request"]
 
 _CODE_PAGE = "/v2/web/auth-code"
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?|\[[0-9A-Fa-f:]+\](:[0-9]+)?")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 Line = Annotated[str, AfterValidator(storable_text), StringConstraints(max_length=500)]
@@ -86,8 +88,8 @@ class AuthorizationRequest(BaseModel):
         return ""
 
 
-def parse_request(query: Mapping[str, str], http: HttpSettings) -> AuthorizationRequest:
-    """Check the parameters of a link. Raises NotAcceptable."""
+def parse_request(query: Mapping[str, str], http: HttpSettings, own: str) -> AuthorizationRequest:
+    """Check the parameters of a link to these services at ``own``. Raises NotAcceptable."""
     try:
         asked = AuthorizationRequest.model_validate(dict(query))
         asked.scopes()
@@ -96,41 +98,40 @@ def parse_request(query: Mapping[str, str], http: HttpSettings) -> Authorization
         raise NotAcceptable(f"Its part {wrong['loc'][0]} is missing or wrong.") from None
     except ValueError as error:
         raise NotAcceptable(f"It asks for what is not known here: {error}.") from None
-    if not _is_code_page(asked.redirect_uri, http):
+    if not _is_code_page(asked.redirect_uri, {http.issuer, own}):
         raise NotAcceptable("It would send your code to a place which is not ours.")
     if asked.session_required_mfa.lower() in ("true", "1"):
         raise NotAcceptable("It asks for a second factor, which these services do not know.")
     return asked
 
 
-def own_address(host: str, http: HttpSettings) -> str:
-    """The URL of these services for one who reaches them as ``host`` (and port).
+def own_address(scheme: str, host: str, http: HttpSettings) -> str:
+    """The URL of these services for one who reaches them by ``scheme``, as ``host`` (and port).
 
-    That is the public one, or that of a forwarder on the client's own machine.
+    That is the public one; or, by HTTPS, any name for which we have a certificate; or that of a
+    forwarder on the client's own machine.
     """
-    parts = urlsplit(f"http://{host}")
+    if scheme == "https" and _HOST.fullmatch(host):
+        return f"https://{host}"
     try:
-        reached_by_forwarder = parts.hostname in _LOOPBACK and parts.port is not None
+        parts = urlsplit(f"http://{host}")
+        forwarded = parts.hostname in _LOOPBACK and parts.port is not None
     except ValueError:
-        reached_by_forwarder = False
-    if reached_by_forwarder and parts.netloc != urlsplit(http.public_url).netloc:
-        return f"http://{parts.netloc}"
-    return http.issuer
+        forwarded = False
+    return f"http://{host}" if forwarded else http.issuer
 
 
-def _is_code_page(uri: str, http: HttpSettings) -> bool:
+def _is_code_page(uri: str, addresses: Collection[str]) -> bool:
     """Our own page which shows the code, there or at the end of a forwarder (RFC 8252, 7.3)."""
-    if uri == f"{http.issuer}{_CODE_PAGE}":
+    if uri in {f"{address}{_CODE_PAGE}" for address in addresses}:
         return True
     try:
         parts = urlsplit(uri)
         port = parts.port
     except ValueError:
         return False
-    bare = (
-        f"http://[{parts.hostname}]" if ":" in str(parts.hostname) else f"http://{parts.hostname}"
-    )
-    return parts.hostname in _LOOPBACK and uri == f"{bare}:{port}{_CODE_PAGE}"
+    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+    return parts.hostname in _LOOPBACK and uri == f"http://{host}:{port}{_CODE_PAGE}"
 
 
 def _listed(value: str) -> list[str]:

@@ -62,7 +62,7 @@ async def identities(request: Request) -> Response:
 async def openid_configuration(request: Request) -> Response:
     """``GET /.well-known/openid-configuration``."""
     http = parts_of(request).settings.http
-    base = own_address(request.headers.get("host", ""), http)
+    base = own_address(request.url.scheme, request.headers.get("host", ""), http)
     return JSONResponse(
         {
             "issuer": http.issuer,
