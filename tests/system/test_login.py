@@ -117,6 +117,22 @@ def test_a_link_in_the_gateways_directory_leads_root_nowhere(warm, personal):
     assert "cannot use the stored login" in run(warm, "login", NAME, status=77)
 
 
+def test_the_gateways_processes_cannot_get_into_the_login_of_root(warm, personal):
+    """Who can write into a process that has root's terminal can type there."""
+    command = warm.host.command("globus-compute-endpoint", "login", NAME)
+    as_gateway = ("runuser", "-u", "globus-compute-gateway", "--")
+    with Terminal(command, os.environ) as terminal:
+        terminal.wait_for(LINK)
+        listed = warm.host.run("pgrep", "-u", "globus-compute-gateway", "-f", f" login {NAME}$")
+        (process,) = listed.stdout.split()
+        own = warm.host.run(*as_gateway, "sh", "-c", "cat /proc/$$/environ")
+        assert own.stdout
+        reading = warm.host.run(*as_gateway, "cat", f"/proc/{process}/environ", check=False)
+        assert "Permission denied" in reading.stderr
+        terminal.type_line("no code")
+        assert terminal.ended() == 77, terminal.text
+
+
 _SDK = """
 from globus_compute_sdk import Client
 print("registered", Client().register_source_code("def f(): return 1", "f"))

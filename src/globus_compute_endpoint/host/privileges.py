@@ -48,7 +48,8 @@ def reset_signals() -> None:
 def become(user: LocalUser, *, no_new_privs: bool = False, login: bool = True) -> None:
     """Turn this root process into one of ``user``'s, as after a login.
 
-    Without ``login``, audit(8) goes on taking it for a deed of the one who runs it.
+    Without ``login``, audit(8) goes on taking it for a deed of the one who runs it; and as root's
+    terminal stays at hand, other processes of ``user`` may not look or write into this one.
 
     Raises Problem where anything of root's would remain; the caller must then end the process.
     """
@@ -66,7 +67,8 @@ def become(user: LocalUser, *, no_new_privs: bool = False, login: bool = True) -
     libc.clear_capabilities()
     if no_new_privs:
         libc.set_no_new_privs()
-    libc.set_dumpable()
+    if login:
+        libc.set_dumpable()
     _check_no_way_back(user)
 
 
