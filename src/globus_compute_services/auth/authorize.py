@@ -27,7 +27,7 @@ from globus_compute_services.auth.request import (
     parse_request,
 )
 from globus_compute_services.auth.scopes import describe
-from globus_compute_services.store.accounts import account_named
+from globus_compute_services.store.accounts import account_named, confirm_password
 from globus_compute_services.store.grants import (
     Grant,
     close_session,
@@ -128,19 +128,17 @@ class _Dialog:
             alert = f"Too many sign-ins have failed. Try again in {math.ceil(wait / 60)} minutes."
             return self._sign_in_page(alert, HTTPStatus.TOO_MANY_REQUESTS, name)
         try:
-            identity = await self._identity_of(name, password)
+            cookie = await self._cookie_for(name, password)
         except Busy:
+            desk.throttle.not_tried(name, address)
             alert = "Too many people are signing in at the moment. Try again."
             return self._sign_in_page(alert, HTTPStatus.SERVICE_UNAVAILABLE, name)
-        if identity is None:
+        if cookie is None:
             log.warning("A sign-in as %r from %s failed", name, address)
             alert = "The user name or the password is wrong."
             return self._sign_in_page(alert, HTTPStatus.FORBIDDEN, name)
         desk.throttle.succeeded(name, address)
         log.info("%r has signed in from %s", name, address)
-        async with self._parts.database.write() as session:
-            await close_session(session, self.browser.session_cookie)
-            cookie = open_session(session, identity, self.asked.code_challenge)
         self.browser.session_cookie = cookie
         return self._again()
 
@@ -171,19 +169,21 @@ class _Dialog:
         query = urlencode({"code": code, "state": asked.state})
         return RedirectResponse(f"{asked.redirect_uri}?{query}", HTTPStatus.SEE_OTHER)
 
-    async def _identity_of(self, username: str, password: str) -> Identity | None:
-        """Whose name and password these are. Raises Busy."""
+    async def _cookie_for(self, username: str, password: str) -> str | None:
+        """That of a new session; None if name or password is wrong. Raises Busy."""
         async with self._parts.database.read() as session:
             found = await account_named(session, username)
         account, identity = found or (None, None)
         verdict = await self._parts.desk.passwords.verify(
             account.password_hash if account else None, password
         )
-        if verdict.right and account is not None and verdict.new_hash is not None:
-            async with self._parts.database.write() as session:
-                account.password_hash = verdict.new_hash
-                await session.merge(account)
-        return identity if verdict.right else None
+        if not verdict.right or account is None or identity is None:
+            return None
+        async with self._parts.database.write() as session:
+            if not await confirm_password(session, account, verdict.new_hash):
+                return None
+            await close_session(session, self.browser.session_cookie)
+            return open_session(session, identity, self.asked.code_challenge)
 
     def _sign_in_page(self, alert: str, status: HTTPStatus, username: str = "") -> Response:
         response = page("sign-in", status, alert=alert, username=username, **self._values())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -48,15 +49,23 @@ class Throttle:
         """That attempt was none to count; what failed before from there is forgiven."""
         both, *each = self._limits(username, address)
         self._counts.pop(both, None)
-        for key in each:
+        self._discount(*each)
+
+    def not_tried(self, username: str, address: str) -> None:
+        """That attempt came to nothing, neither right nor wrong."""
+        self._discount(*self._limits(username, address))
+
+    def _discount(self, *keys: tuple[str, str]) -> None:
+        for key in keys:
             if (count := self._counts.get(key)) is not None:
                 count.failures -= 1
 
     def _limits(self, username: str, address: str) -> dict[tuple[str, str], int]:
+        place = _place(address)
         return {
-            (username, address): _MOST_FOR_ONE_FROM_ONE_PLACE,
+            (username, place): _MOST_FOR_ONE_FROM_ONE_PLACE,
             (username, ""): _MOST_FOR_ONE,
-            ("", address): _MOST_FROM_ONE_PLACE,
+            ("", place): _MOST_FROM_ONE_PLACE,
         }
 
     def _wait(self, key: tuple[str, str], most: int) -> float:
@@ -72,3 +81,14 @@ class Throttle:
             count = self._counts[key] = _Count(now)
             self._counts.move_to_end(key)
         return count
+
+
+def _place(address: str) -> str:
+    """Who has one IPv6 address has, as a rule, all of its /64."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if parsed.version == 4:
+        return address
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((int(parsed), 64), strict=False))

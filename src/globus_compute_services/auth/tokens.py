@@ -20,6 +20,7 @@ from globus_compute_services.api.context import Parts, parts_of
 from globus_compute_services.auth.forms import OAuthError, client_of, form_of
 from globus_compute_services.auth.scopes import group_by_server
 from globus_compute_services.credentials import token_digest
+from globus_compute_services.store.accounts import may_log_in
 from globus_compute_services.store.grants import (
     Grant,
     make_refresh_token,
@@ -82,6 +83,8 @@ async def _for_code(parts: Parts, client: Client, form: dict[str, str]) -> dict[
     ):
         raise _invalid_grant("The code is wrong, was used before, or has expired; sign in again")
     async with parts.database.write() as session:
+        if not await may_log_in(session, grant):
+            raise _invalid_grant("The account was changed meanwhile; sign in again")
         identity = await session.get_one(Identity, grant.identity_id)
         first, *others = [
             _access_token(parts, session, client, (identity.id, scope, server))

@@ -6,10 +6,11 @@ from __future__ import annotations
 import time
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from globus_compute_services.problem import ExitStatus, Problem
+from globus_compute_services.store.grants import Grant
 from globus_compute_services.store.identities import provide_identity
 from globus_compute_services.store.provisions import PUBLIC_CLIENT
 from globus_compute_services.store.schema import (
@@ -25,9 +26,11 @@ from globus_compute_services.store.schema import (
 __all__ = [
     "account_named",
     "change_password",
+    "confirm_password",
     "create_account",
     "delete_account",
     "list_accounts",
+    "may_log_in",
 ]
 
 
@@ -65,6 +68,32 @@ async def account_named(
     return None if found is None else (found[0], found[1])
 
 
+async def confirm_password(
+    session: AsyncSession, account: LocalAccount, new_hash: str | None
+) -> bool:
+    """Whether the account is still as it was when a password was compared with its hash.
+
+    That takes a while, and somebody else may change or delete it meanwhile. ``new_hash``, if any,
+    takes the place of the hash.
+    """
+    kept = await session.scalar(
+        update(LocalAccount)
+        .where(
+            LocalAccount.identity_id == account.identity_id,
+            LocalAccount.password_hash == account.password_hash,
+        )
+        .values(password_hash=new_hash or account.password_hash)
+        .returning(LocalAccount.identity_id)
+    )
+    return kept is not None
+
+
+async def may_log_in(session: AsyncSession, grant: Grant) -> bool:
+    """Whether the account which granted that is there, with the password of that sign-in."""
+    account = await session.get(LocalAccount, grant.identity_id, with_for_update=True)
+    return account is not None and account.changed <= grant.signed_in
+
+
 async def list_accounts(session: AsyncSession) -> list[tuple[LocalAccount, Identity]]:
     rows = await session.execute(
         select(LocalAccount, Identity)
@@ -89,10 +118,11 @@ async def change_password(
 async def delete_account(session: AsyncSession, username: str) -> None:
     """Delete an account and all logins made with it; its identity and what it owns stay."""
     account, identity = await _existing(session, username)
+    await session.delete(account)  # and from here on nobody signs in with it
+    await session.flush()
     await _end_sessions(session, identity.id)
     await _end_logins(session, identity.id)
     await session.execute(delete(Consent).where(Consent.identity_id == identity.id))
-    await session.delete(account)
 
 
 async def _existing(session: AsyncSession, username: str) -> tuple[LocalAccount, Identity]:
@@ -111,7 +141,7 @@ async def _end_sessions(session: AsyncSession, identity_id: UUID) -> None:
 
 async def _end_logins(session: AsyncSession, identity_id: UUID) -> None:
     """Tokens which the identity's clients got by their own secrets stay."""
-    for table in (Token, RefreshToken):
+    for table in (RefreshToken, Token):  # in this order, no token is made from a login meanwhile
         await session.execute(
             delete(table).where(table.identity_id == identity_id, table.client_id == PUBLIC_CLIENT)
         )

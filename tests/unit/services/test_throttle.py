@@ -50,6 +50,30 @@ def test_who_signs_in_is_not_counted():
     assert not any(fail(throttle, "alice", "10.0.0.1", 5))
 
 
+def test_an_attempt_that_nobody_looked_at_is_not_counted():
+    throttle = Throttle(Clock())
+    for _ in range(200):
+        assert throttle.begin("alice", "10.0.0.1") == 0
+        throttle.not_tried("alice", "10.0.0.1")
+    # but what failed before is not forgiven
+    fail(throttle, "alice", "10.0.0.1", 4)
+    assert throttle.begin("alice", "10.0.0.1") == 0
+    throttle.not_tried("alice", "10.0.0.1")
+    assert [wait > 0 for wait in fail(throttle, "alice", "10.0.0.1", 2)] == [False, True]
+
+
+def test_a_network_of_ipv6_is_one_place():
+    throttle = Throttle(Clock())
+    for number in range(50):
+        assert throttle.begin(f"user{number}", f"2001:db8:0:1::{number:x}") == 0
+    assert throttle.begin("another", "2001:db8:0:1:ffff::1") > 0
+    assert throttle.begin("another", "2001:db8:0:2::1") == 0
+    # as a socket for both tells of IPv4
+    for number in range(50):
+        assert throttle.begin(f"user{number}", f"::ffff:10.0.0.{number}") == 0
+    assert throttle.begin("another", "::ffff:10.0.0.99") == 0
+
+
 def test_memory_is_bounded():
     throttle = Throttle(Clock())
     for number in range(30_000):
