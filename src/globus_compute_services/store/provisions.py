@@ -34,6 +34,9 @@ async def provide(session: AsyncSession) -> None:
 
 async def _add_public_client(session: AsyncSession) -> None:
     now = time.time()
+    name = _PUBLIC_NAME
+    while await session.scalar(select(Client.id).where(Client.name == name)):
+        name += " (sign-in)"  # an older program let people take that name for clients of theirs
     session.add(
         Identity(
             id=PUBLIC_CLIENT,
@@ -49,7 +52,7 @@ async def _add_public_client(session: AsyncSession) -> None:
     session.add(
         Client(
             id=PUBLIC_CLIENT,
-            name=_PUBLIC_NAME,
+            name=name,
             identity_id=PUBLIC_CLIENT,
             secret_hash="",
             created=now,

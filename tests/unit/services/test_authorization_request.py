@@ -68,6 +68,7 @@ def test_codes_go_nowhere_else(uri: str):
         ("http", "localhost:5000", "http://localhost:5000"),
         ("http", "[::1]:5000", "http://[::1]:5000"),
         ("http", "localhost:x", "https://compute.example.org"),
+        ("http", "[::1:5000", "https://compute.example.org"),
         ("http", "", "https://compute.example.org"),
     ],
 )

@@ -58,6 +58,21 @@ def test_an_older_database_is_brought_up_to_date(tmp_path: Path):
     asyncio.run(run())
 
 
+def test_a_client_that_has_our_name_does_not_stop_an_upgrade(tmp_path: Path):
+    async def run() -> None:
+        database = await _made(tmp_path)
+        await _as_version(database, 1)
+        async with database.write() as session:
+            await create_client(session, "Globus Compute SDK", "bob@example.org", None)
+        await database.upgrade()
+        async with database.read() as session:
+            assert len(await list_clients(session)) == 2
+            assert (await session.get_one(Client, PUBLIC)).is_public
+        await database.close()
+
+    asyncio.run(run())
+
+
 def test_the_signing_key_stays(tmp_path: Path):
     async def run() -> None:
         database = await _made(tmp_path)
