@@ -219,11 +219,15 @@ def test_templates_include_and_escape(site: Person, write: Callable[[str, str], 
     write(
         "user_config_template.yaml.j2",
         '{% extends "site.yaml.j2" %}{% block more %}{% from "macros.j2" import script %}'
-        "endpoint_setup: |\n  {{ script(TEXT) }}\n{% endblock %}",
+        "endpoint_setup: |\n  {{ script(TEXT) }}\nidle_heartbeats_soft: 2\n{% endblock %}",
     )
+    write("config.yaml", CONFIG + "mu_child_ep_grace_period_s: 0\n")
     program = _ONE.replace('ACCOUNT_ID="ABCD-1234"', 'ACCOUNT_ID="x", TEXT="it\'s $(id) a"')
     assert site.research(program, start(site))[0]
     assert (site.home / "said").read_text() == "it's $(id) a\n"
+    wait_for(lambda: "has ended" in log_of(site))  # idle
+    assert user_endpoints(site) == []
+    assert "has died" not in log_of(site)
 
 
 def test_user_endpoints_outlive_a_kill_and_are_adopted(
