@@ -228,7 +228,6 @@ def test_amqp_port_is_the_managers_too(warm: WarmSite) -> None:
         warm.host.run("systemctl", "restart", "--no-block", warm.unit)
         named = f"not connected to amqps://{BROKER_NAME}:5671/"
         until(lambda: warm.host.journal("-u", gateway, "--grep", named), 30)
-        assert "waiting for the message broker" in warm.property(warm.unit, "StatusText")
     finally:
         warm.host.write(path, before)
         warm.host.run("systemctl", "restart", warm.unit)
