@@ -11,6 +11,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -230,6 +231,19 @@ def test_templates_include_and_escape(site: Person, write: Callable[[str, str], 
     assert "has died" not in log_of(site)
 
 
+def hangs_up_on_others(site: Person) -> bool:
+    """Whether a user endpoint has nothing to do with another user who finds its socket: root."""
+    (path,) = (site.endpoints / "mine" / "user_endpoints").glob("*.json")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
+        stranger.settimeout(10)
+        stranger.connect("\0" + json.loads(path.read_text())["address"])
+        stranger.send(b'{"type":"stop"}')
+        try:
+            return stranger.recv(1024) == b""
+        except ConnectionResetError:
+            return True
+
+
 def test_user_endpoints_outlive_a_kill_and_are_adopted(
     site: Person, write: Callable[[str, str], None]
 ):
@@ -240,10 +254,11 @@ def test_user_endpoints_outlive_a_kill_and_are_adopted(
         wait_for(lambda: site.status("mine") == "Disconnected")
         assert start(site) == endpoint_id
         assert log_of(site).count("adopted user endpoint") == adopted
-    assert site.research(_ONE, endpoint_id)[0] == pid
     ((name, log),) = ((path.parent.name, path) for path in site.endpoints.glob("uep.*/*.log"))
     assert name.startswith(f"uep.{endpoint_id}.")
     assert log.read_text().count("A manager has taken up the conversation") == 2
+    assert hangs_up_on_others(site)
+    assert site.research(_ONE, endpoint_id)[0] == pid
     manager_of(site).kill()  # and stop, when there is no manager to end its own
     wait_for(lambda: site.status("mine") == "Disconnected")
     assert psutil.pid_exists(pid)
