@@ -382,9 +382,11 @@ def test_with_a_user_bus_there_are_scopes_with_limits(
     start(site)
     assert "adopted user endpoint" in log_of(site)
     assert site.research(_ONE, endpoint_id)[0] == pid
-    site.told("stop", "mine")
-    assert not psutil.pid_exists(pid)
-    assert scope not in systemctl(site, user_bus, "list-units", "--all")
+    subprocess.run(["systemctl", "stop", f"user@{user_bus.name}"], check=True, timeout=60)
+    wait_for(lambda: "the user bus went away" in log_of(site))
+    wait_for(lambda: "has ended" in log_of(site))  # with its scope
+    other = site.research(_ONE, endpoint_id)[0]
+    assert "user@" not in Path(f"/proc/{other}/cgroup").read_text()
 
 
 def test_a_user_bus_that_ends_with_the_last_login_is_not_relied_on(

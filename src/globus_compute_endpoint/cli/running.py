@@ -84,7 +84,7 @@ def run_endpoint(endpoint: UserEndpointOfOne, handed: Handed, hooks: Hooks = NO_
         log_to(directory.log, str(endpoint_id), debug=handed.debug)
         config, manager = endpoint.load()
         if manager:
-            _serve_manager(endpoint, handed, title, _with_instance(hooks, instance))
+            _serve_manager(endpoint, handed, _with_instance(hooks, instance))
             return
         assert isinstance(config, UserEndpointConfig)
         queues = _queues(endpoint_id, handed.registration)
@@ -92,7 +92,7 @@ def run_endpoint(endpoint: UserEndpointOfOne, handed: Handed, hooks: Hooks = NO_
         serve(settings, Control(None), _with_instance(hooks, instance))
 
 
-def _serve_manager(endpoint: UserEndpointOfOne, handed: Handed, title: str, hooks: Hooks) -> None:
+def _serve_manager(endpoint: UserEndpointOfOne, handed: Handed, hooks: Hooks) -> None:
     from globus_compute_endpoint.user_manager.service import (
         UserManagerSettings,
         serve_user_manager,
@@ -103,7 +103,6 @@ def _serve_manager(endpoint: UserEndpointOfOne, handed: Handed, title: str, hook
         directory=endpoint.directory,
         registration=handed.registration,
         debug=handed.debug,
-        process_title=title,
     )
     serve_user_manager(settings, hooks)
 

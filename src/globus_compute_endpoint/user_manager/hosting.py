@@ -120,12 +120,17 @@ class OwnUserEndpoint(UserEndpoint):
             signal.pidfd_send_signal(self._pidfd, number)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Keeping:
-    """Where user endpoints are kept: in the books, and in scopes where there is a user bus."""
+    """Where user endpoints are kept: in the books, and in scopes while there is a user bus."""
 
     processes: ProcessRecords
-    scopes: ServiceManager | None
+    scopes: ServiceManager | None = None
+
+    def lose_scopes(self) -> None:
+        """Go on with plain processes."""
+        log.warning("the user bus went away; new user endpoints are plain processes")
+        self.scopes = None
 
 
 class OwnHosting:

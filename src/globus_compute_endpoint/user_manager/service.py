@@ -53,7 +53,6 @@ class UserManagerSettings:
     directory: EndpointDirectory
     registration: Registration
     debug: bool
-    process_title: str
 
 
 def serve_user_manager(settings: UserManagerSettings, hooks: Hooks) -> None:
@@ -122,10 +121,9 @@ class _Service:
         for number in STOP_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._stop, number)
         self._notices = Notices(self._files.config)
-        async with user_service_manager(user.uname) as scopes:
-            directory = records_directory(self._settings.directory.path)
-            keeping = Keeping(ProcessRecords(directory), scopes)
-            records = StartRecords(directory)
+        directory = records_directory(self._settings.directory.path)
+        keeping, records = Keeping(ProcessRecords(directory)), StartRecords(directory)
+        async with user_service_manager(user.uname, keeping.lose_scopes) as keeping.scopes:
             hosting = OwnHosting(self._load, user, own, keeping)
             self._supervisor = Supervisor(self._files, records, hosting, self._tell_end)
             self._supervisor.manager_id = self._settings.registration.endpoint_id

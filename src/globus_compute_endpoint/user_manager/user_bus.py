@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from jeepney.wrappers import DBusErrorResponse
@@ -25,8 +25,13 @@ _LINGER = Path("/var/lib/systemd/linger")
 
 
 @contextlib.asynccontextmanager
-async def user_service_manager(uname: str) -> AsyncIterator[ServiceManager | None]:
-    """Connect to it; None where user endpoints are better off without."""
+async def user_service_manager(
+    uname: str, on_lost: Callable[[], None]
+) -> AsyncIterator[ServiceManager | None]:
+    """Connect to it; None where user endpoints are better off without.
+
+    ``on_lost`` is called should it go away.
+    """
     address = _address()
     if address is None:
         log.info("no user bus: user endpoints are plain processes, without limits of their own")
@@ -41,16 +46,12 @@ async def user_service_manager(uname: str) -> AsyncIterator[ServiceManager | Non
         return
     async with contextlib.AsyncExitStack() as stack:
         try:
-            connecting = ServiceManager.connect(_lost, address=address)
+            connecting = ServiceManager.connect(on_lost, address=address)
             manager = await stack.enter_async_context(connecting)
         except (OSError, TimeoutError, DBusErrorResponse) as error:
             log.warning("the user bus does not answer: %s", error)
             manager = None
         yield manager
-
-
-def _lost() -> None:
-    log.warning("the user bus went away; user endpoints become plain processes from here on")
 
 
 def _address() -> str | None:
