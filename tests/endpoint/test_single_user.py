@@ -40,6 +40,8 @@ with Executor(endpoint_id=sys.argv[1]) as executor:
     futures = [executor.submit(add, n, n) for n in range(20)]
     shell = executor.submit(ShellFunction("echo hello {who}"), who="world")
     failing, lacking = executor.submit(fail), executor.submit(need)
+    places = [executor.submit(where) for _ in range(10)]
+    told["workers"] = len({each.result(90) for each in places})
     told["sums"] = [each.result(90) for each in futures]
     told["shell"] = shell.result(60).stdout
     told["error"], told["lack"] = error_of(failing), error_of(lacking)
@@ -85,6 +87,7 @@ def test_a_round_trip_with_the_sdk(site: Person, engine: str | None):
         assert told["error"][0] == "TaskExecutionFailed"
         assert "ValueError: the moon is not made of cheese" in told["error"][1]
         assert "No module named 'a_module_that_nobody_has'" in told["lack"][1]
+        assert engine is not None or told["workers"] == 1
         assert told["double"] == 42
         assert "CPU core count" in told["hardware"]
         process.send_signal(signal.SIGTERM)
