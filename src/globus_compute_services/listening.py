@@ -45,6 +45,7 @@ def describe(listeners: Sequence[socket.socket], *, tls: bool) -> str:
 def tls_context(tls: TlsSettings) -> ssl.SSLContext:
     """A server's context with this certificate; raises Problem naming the file that is wrong."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     load_certificate(context, tls)
     return context

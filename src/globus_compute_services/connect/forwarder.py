@@ -9,8 +9,6 @@ import re
 import ssl
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from types import TracebackType
-from typing import Self
 
 import httpx
 from starlette.applications import Starlette
@@ -49,15 +47,8 @@ class Forwarder:
         self._http = httpx.AsyncClient(verify=context, timeout=_TIMEOUT, limits=_LIMITS)
         self._http.headers.clear()  # what the SDK sends, and nothing else
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def close(self) -> None:
+        """Close the connections to the site."""
         await self._http.aclose()
 
     async def check(self) -> None:

@@ -46,9 +46,8 @@ async def forward(plan: Plan, ready: Callable[[], None]) -> None:
     context = _trust(plan.ca_file)
     tunnel = Tunnel(context, plan.amqp)
     async with AsyncExitStack() as stack:
-        forwarder = await stack.enter_async_context(
-            Forwarder(plan.url, plan.local_url, context, tunnel)
-        )
+        forwarder = Forwarder(plan.url, plan.local_url, context, tunnel)
+        stack.push_async_callback(forwarder.close)
         await forwarder.check()
         hint = "the SDK looks for port 5000 of localhost: end what has it, or see --listen"
         listener = stack.enter_context(listen(plan.http.host, plan.http.port, hint))
