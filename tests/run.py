@@ -170,7 +170,7 @@ def read_report(suite: Suite, status: int) -> Outcome:
 SUITES = [
     Suite("lint", "", 60, run_commands(("ruff", "check"), ("ruff", "format", "--check"))),
     Suite("types", "", 2 * MINUTE, run_commands(("mypy", "src", "tests"))),
-    Suite("unit", "tests/unit", 1 * MINUTE, run_here),
+    Suite("unit", "tests/unit", 90, run_here),
     Suite("engines", "tests/engines", 5 * MINUTE, run_in_host(user="researcher", peer=True)),
     Suite(
         "services",
