@@ -20,11 +20,42 @@ _BACKLOG = 512
 
 
 class PromptProtocol(H11Protocol):
-    """A connection which, when it is idle at a stop, is ended at once.
+    """A connection which a client can hold on to, idle, for ``timeout_keep_alive`` at most.
 
-    With TLS it would wait for the client's goodbye, and clients do not read from connections that
-    they keep for later.
+    uvicorn means by that an idle time after an answer, which any byte ends. Here all of the first
+    request's head, or of the next one's, has to come within it.
+
+    At a stop, an idle connection is ended at once. With TLS it would wait for the client's goodbye,
+    and clients do not read from connections that they keep for later.
     """
+
+    _request_due = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn too
+        super().connection_made(transport)
+        self._expect_request()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.timeout_keep_alive_task is None and not self._is_answering:
+            self._wait_for_request()
+
+    def on_response_complete(self) -> None:
+        self._request_due = self.loop.time() + self.timeout_keep_alive
+        super().on_response_complete()
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _expect_request(self) -> None:
+        self._request_due = self.loop.time() + self.timeout_keep_alive
+        self._wait_for_request()
+
+    def _wait_for_request(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_at(
+            self._request_due, self.timeout_keep_alive_handler
+        )
 
     def shutdown(self) -> None:
         super().shutdown()

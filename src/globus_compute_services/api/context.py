@@ -36,6 +36,7 @@ __all__ = [
 COMPUTE_SERVER = "funcx_service"
 _LARGE_BODY = 1024 * 1024
 _SMALL_REQUEST = 16 * 1024 * 1024
+_LONGEST_PAUSE_S = 60.0
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -87,17 +88,31 @@ def uuid_in_path(request: Request, name: str) -> UUID:
 
 
 async def read_body(request: Request, limit: int = _SMALL_REQUEST) -> bytes:
-    """The body of a request; raises ApiError 413 once it is longer than ``limit`` bytes."""
+    """The body of a request.
+
+    Raises ApiError: 413 once it is longer than ``limit`` bytes, 408 if no more of it comes.
+    """
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > limit:
-            raise ApiError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                "REQUEST_TOO_LARGE",
-                f"The request is longer than {limit} bytes; send less at once",
-                {"Connection": "close"},
-            )
+    clock = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(_LONGEST_PAUSE_S) as pause:
+            async for part in request.stream():
+                body += part
+                pause.reschedule(clock() + _LONGEST_PAUSE_S)
+                if len(body) > limit:
+                    raise ApiError(
+                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                        "REQUEST_TOO_LARGE",
+                        f"The request is longer than {limit} bytes; send less at once",
+                        {"Connection": "close"},
+                    )
+    except TimeoutError:
+        raise ApiError(
+            HTTPStatus.REQUEST_TIMEOUT,
+            "REQUEST_TIMEOUT",
+            f"No more of the request came for {_LONGEST_PAUSE_S:.0f} s; try again",
+            {"Connection": "close"},
+        ) from None
     return bytes(body)
 
 

@@ -9,6 +9,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 import httpx
 from starlette.applications import Starlette
@@ -23,6 +24,7 @@ __all__ = ["Forwarder"]
 
 log = logging.getLogger(__name__)
 
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _RESULT_QUEUE = "/v2/get_amqp_result_connection_url"
 _OPENID = "/.well-known/openid-configuration"
@@ -75,6 +77,9 @@ class Forwarder:
         return Starlette(routes=[Route("/{path:path}", self._handle, methods=_METHODS)])
 
     async def _handle(self, request: Request) -> Response:
+        if self._is_misdirected(request):
+            message = "this forwarder is for localhost only"
+            return _refusal(HTTPStatus.MISDIRECTED_REQUEST, "MISDIRECTED_REQUEST", message)
         path = request.url.path
         adapted = path in (_RESULT_QUEUE, _OPENID)
         outgoing = self._outgoing(request, readable=adapted)
@@ -91,6 +96,18 @@ class Forwarder:
             return self._streamed(answer)
         await answer.aclose()
         return self._adapted(path, answer)
+
+    def _is_misdirected(self, request: Request) -> bool:
+        """A browser may be led here by a name which a web site has pointed at the loopback.
+
+        Its pages could then read what we answer, from a network that they cannot reach.
+        """
+        if urlsplit(self._local).hostname not in _LOOPBACK:
+            return False
+        try:
+            return urlsplit(f"//{request.headers.get('host', '')}").hostname not in _LOOPBACK
+        except ValueError:
+            return True
 
     def _outgoing(self, request: Request, *, readable: bool) -> httpx.Request:
         headers = [
@@ -152,15 +169,13 @@ class Forwarder:
         late = isinstance(error, httpx.TimeoutException)
         status = HTTPStatus.GATEWAY_TIMEOUT if late else HTTPStatus.BAD_GATEWAY
         message = f"globus-compute-services connect cannot reach {self._remote}: {_reason(error)}"
-        return JSONResponse(
-            {
-                "code": "SERVICES_UNREACHABLE",
-                "message": message,
-                "reason": message,
-                "http_status_code": status.value,
-            },
-            status,
-        )
+        return _refusal(status, "SERVICES_UNREACHABLE", message)
+
+
+def _refusal(status: HTTPStatus, code: str, message: str) -> Response:
+    """As the services word theirs."""
+    body = {"code": code, "message": message, "reason": message, "http_status_code": status.value}
+    return JSONResponse(body, status)
 
 
 async def _body(answer: httpx.Response) -> AsyncIterator[bytes]:
