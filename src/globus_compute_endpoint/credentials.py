@@ -55,6 +55,7 @@ def app_for(config: CommonConfig, *, storage: Path | None = None) -> globus_sdk.
     """
     if not has_client_identity():
         return user_app(config, storage=storage)
+    _usual_sign_in(config.environment)
     client = globus_sdk.ConfidentialAppAuthClient(
         os.environ["GLOBUS_COMPUTE_CLIENT_ID"],
         os.environ["GLOBUS_COMPUTE_CLIENT_SECRET"],
@@ -68,6 +69,7 @@ def app_for(config: CommonConfig, *, storage: Path | None = None) -> globus_sdk.
 
 def user_app(config: CommonConfig, *, storage: Path | None = None) -> globus_sdk.UserApp:
     """The login stored for these services, whatever the environment says. Raises Problem."""
+    usual = _usual_sign_in(config.environment)
     client_id = os.environ.get("GLOBUS_COMPUTE_CLIENT_ID")
     if has_client_identity():
         client_id = None
@@ -75,7 +77,7 @@ def user_app(config: CommonConfig, *, storage: Path | None = None) -> globus_sdk
         client_id or DEFAULT_CLIENT_ID, **_login_options(config)
     )
     try:
-        tokens = _token_storage(config, storage)
+        tokens = _token_storage(config, usual, storage)
     except (sqlite3.Error, OSError) as error:
         raise Problem(
             "STORAGE_UNUSABLE",
@@ -219,9 +221,22 @@ def _app_config(config: CommonConfig, storage: TokenStorage) -> globus_sdk.Globu
     return globus_sdk.GlobusAppConfig(**settings)
 
 
-def _token_storage(config: CommonConfig, path: Path | None) -> TokenStorage:
+def _usual_sign_in(environment: str | None) -> str:
+    """Where the SDK would sign in; raises Problem if it does not know the environment."""
+    try:
+        return get_service_url("auth", environment)
+    except ValueError as error:
+        raise Problem(
+            "ENVIRONMENT_UNKNOWN",
+            f"nobody knows where to sign in: {error}",
+            "set GLOBUS_SDK_SERVICE_URL_AUTH to the URL of your services, or correct"
+            " GLOBUS_SDK_ENVIRONMENT (in config.yaml: environment)",
+            ExitStatus.CONFIGURATION,
+        ) from error
+
+
+def _token_storage(config: CommonConfig, usual: str, path: Path | None) -> TokenStorage:
     """The SDK's own, unless sign-in is elsewhere: tokens must not go to whom they are not for."""
-    usual = get_service_url("auth", config.environment)
     auth_url = str(config.services.auth_url or usual)
     if path is None and auth_url.rstrip("/") == usual.rstrip("/"):
         return get_token_storage(config.environment)

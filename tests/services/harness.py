@@ -45,7 +45,7 @@ class Services:
     def cli(
         self, *arguments: str, check: bool = True, given: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        command = [*self._command(), *arguments]
+        command = self.command(*arguments)
         done = subprocess.run(
             command,
             input=given,
@@ -74,7 +74,7 @@ class Services:
             notified.bind(str(path))
             notified.settimeout(PATIENCE_S)
             self.process = subprocess.Popen(
-                [*self._command(), "serve"],
+                self.command("serve"),
                 stdout=log,
                 stderr=log,
                 env={**_ENVIRONMENT, "NOTIFY_SOCKET": str(path)},
@@ -115,8 +115,13 @@ class Services:
         made = self.cli("client", "create", name, "--username", username, "--json", *linked)
         return Researcher(json.loads(made.stdout), self.directory / name)
 
-    def _command(self) -> list[str]:
-        return [sys.executable, "-m", "globus_compute_services", "--config", str(self.config)]
+    def command(self, *arguments: str) -> list[str]:
+        program = [sys.executable, "-m", "globus_compute_services"]
+        return [*program, "--config", str(self.config), *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return dict(_ENVIRONMENT)
 
 
 class Researcher:

@@ -199,9 +199,11 @@ def test_a_client_identity_comes_before_a_login(
     assert "registered by another identity than prog@example.org" in said
 
 
-def test_half_a_client_identity_is_none(home: Home):
+def test_what_the_environment_lacks_is_named(home: Home):
     half = Home(home.path, {"GLOBUS_COMPUTE_CLIENT_SECRET": "x"})
     assert "GLOBUS_COMPUTE_CLIENT_ID is not" in half.run("whoami", status=78)
+    astray = Home(home.path, {"GLOBUS_SDK_SERVICE_URL_AUTH": ""})
+    assert "set GLOBUS_SDK_SERVICE_URL_AUTH" in astray.run("whoami", status=78)
     wrong = {"GLOBUS_COMPUTE_CLIENT_ID": "x", "GLOBUS_COMPUTE_CLIENT_SECRET": "x"}
     said = Home(home.path, wrong).run("whoami", status=77)
     assert "client identity x was refused" in said

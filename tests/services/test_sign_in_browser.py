@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
 
 import pytest
 
+from globus_compute_services.store.database import Database
 from services.harness import URL, Services
 from services.signing_in import (
     LINK,
@@ -23,6 +25,7 @@ from services.signing_in import (
     tokens_of,
     userinfo,
 )
+from support.databases import as_version
 from support.terminal import Terminal
 from support.webdriver import Page
 
@@ -144,3 +147,40 @@ def test_accounts_are_made_changed_and_deleted(services: Services, erin: Person)
     refused(refresh(login), 400, "invalid_grant")
     assert userinfo(tokens["auth.globus.org"]["access_token"]).status_code == 401
     assert "is wrong" in user.sign_in(link.url, changed).text
+
+
+def test_a_password_is_asked_for_twice_on_a_terminal(services: Services):
+    command = services.command("account", "create", "ivan@example.org")
+    with Terminal(command, services.environment) as terminal:
+        terminal.wait_for("Password: ")
+        terminal.type_line("long enough")
+        terminal.wait_for("Repeat for confirmation: ")
+        terminal.type_line("long enouhg")
+        terminal.wait_for("do not match.*Password: ")
+        terminal.text = ""
+        terminal.type_line("long enough")
+        terminal.wait_for("confirmation: ")
+        terminal.type_line("long enough")
+        assert terminal.ended() == 0
+        assert "Created account ivan@example.org" in terminal.text
+        assert "long enough" not in terminal.text
+    person = Person(services, "ivan@example.org", "long enough")
+    assert "Allow access?" in WebUser().sign_in(Link().url, person).text
+
+
+def test_services_which_start_bring_an_older_database_up_to_date(services: Services):
+    """The last one here: it takes away all that people signed in with."""
+    assert services.stop() == 0
+
+    async def downgrade() -> None:
+        database = Database(services.database_url)
+        await as_version(database, 1)
+        await database.close()
+
+    asyncio.run(downgrade())
+    assert services.cli("account", "list", check=False).returncode == 78
+    services.start()
+    judy = Person(services, "judy@example.org")
+    judy.create()
+    link = Link()
+    tokens_of(exchange(WebUser().code_for(link, judy), link))

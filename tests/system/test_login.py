@@ -27,6 +27,7 @@ answer = browser.get(link)
 for fields in ({"step": "sign-in", "username": user, "password": password}, {"step": "allow"}):
     token = re.search(r'name="form_token" value="(\\w+)"', answer.text)[1]
     answer = browser.post(link, data={"form_token": token, **fields})
+assert len(browser.cookies) == 2 and all(cookie.secure for cookie in browser.cookies)
 print(re.search(r'id="code" class="code" value="([^"]+)"', answer.text)[1])
 """
 

@@ -12,16 +12,9 @@ from globus_compute_services.problem import Problem
 from globus_compute_services.store.database import SCHEMA_VERSION, Database
 from globus_compute_services.store.identities import create_client, list_clients
 from globus_compute_services.store.schema import Client, SigningKey
+from support.databases import as_version
 
 PUBLIC = UUID("4cf29807-cf21-49ec-9443-ff9a3fb9f81c")
-NEW_IN_2 = (
-    "refresh_tokens",
-    "authorization_codes",
-    "consents",
-    "sign_in_sessions",
-    "local_accounts",
-    "signing_keys",
-)
 
 
 async def _made(path: Path) -> Database:
@@ -32,20 +25,10 @@ async def _made(path: Path) -> Database:
     return database
 
 
-async def _as_version(database: Database, version: int) -> None:
-    async with database.write() as session:
-        if version == 1:
-            for table in NEW_IN_2:
-                await session.execute(text(f"DROP TABLE {table}"))
-            await session.execute(text("DELETE FROM clients WHERE secret_hash = ''"))
-            await session.execute(text("DELETE FROM identities WHERE username LIKE '%@clients'"))
-        await session.execute(text(f"UPDATE schema_info SET version = {version}"))
-
-
 def test_an_older_database_is_brought_up_to_date(tmp_path: Path):
     async def run() -> None:
         database = await _made(tmp_path)
-        await _as_version(database, 1)
+        await as_version(database, 1)
         with pytest.raises(Problem, match="globus-compute-services init"):
             await database.check()
         await database.upgrade()
@@ -61,7 +44,7 @@ def test_an_older_database_is_brought_up_to_date(tmp_path: Path):
 def test_a_client_that_has_our_name_does_not_stop_an_upgrade(tmp_path: Path):
     async def run() -> None:
         database = await _made(tmp_path)
-        await _as_version(database, 1)
+        await as_version(database, 1)
         async with database.write() as session:
             await create_client(session, "Globus Compute SDK", "bob@example.org", None)
         await database.upgrade()
@@ -97,7 +80,7 @@ async def _only_key(database: Database) -> str:
 def test_a_newer_database_is_left_alone(tmp_path: Path, way: str):
     async def run() -> None:
         database = await _made(tmp_path)
-        await _as_version(database, SCHEMA_VERSION + 1)
+        await as_version(database, SCHEMA_VERSION + 1)
         with pytest.raises(Problem, match="install the version"):
             await getattr(database, way)()
         await database.close()
