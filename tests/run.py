@@ -168,10 +168,10 @@ def read_report(suite: Suite, status: int) -> Outcome:
 
 # All of it takes less than 40 minutes on a quiet machine of two cores.
 SUITES = [
-    Suite("lint", "", 60, run_commands(("ruff", "check"), ("ruff", "format", "--check"))),
-    Suite("types", "", 2 * MINUTE, run_commands(("mypy", "src", "tests"))),
+    Suite("lint", "", MINUTE / 2, run_commands(("ruff", "check"), ("ruff", "format", "--check"))),
+    Suite("types", "", 1.5 * MINUTE, run_commands(("mypy", "src", "tests"))),
     Suite("unit", "tests/unit", 90, run_here),
-    Suite("engines", "tests/engines", 5 * MINUTE, run_in_host(user="researcher", peer=True)),
+    Suite("engines", "tests/engines", 4 * MINUTE, run_in_host(user="researcher", peer=True)),
     Suite(
         "services",
         "tests/services",
@@ -180,7 +180,7 @@ SUITES = [
     ),
     Suite("endpoint", "tests/endpoint", 8 * MINUTE, run_in_host("rabbitmq-server", peer=True)),
     Suite("system", "tests/system", 12 * MINUTE, run_here),
-    Suite("demo", "", 5 * MINUTE, run_commands(("demo",))),
+    Suite("demo", "", 3 * MINUTE, run_commands(("demo",))),
 ]
 LONG = Suite("long", "tests/long", 4 * 60 * MINUTE, run_here)
 
@@ -190,7 +190,7 @@ def has_tests(suite: Suite) -> bool:
 
 
 def run_suite(suite: Suite, arguments: Sequence[str]) -> Outcome:
-    print(f"\n== {suite.name} (at most {suite.budget / MINUTE:.0f} min)", flush=True)
+    print(f"\n== {suite.name} (at most {suite.budget / MINUTE:g} min)", flush=True)
     suite.report.unlink(missing_ok=True)
     began = time.monotonic()
     try:

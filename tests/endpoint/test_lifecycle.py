@@ -198,7 +198,7 @@ def test_a_pid_of_another_process_is_nobody(site: Person):
 
 
 def test_a_process_of_an_earlier_boot_is_nobody(site: Person):
-    site.configure("mine", _THREADS)
+    site.configure("mine", "engine: {type: ThreadPoolEngine}\n")  # no heartbeat looks meanwhile
     started(site)
     earlier = state(site)
     rewrite_state(site, boot_id="00000000-0000-0000-0000-000000000000")
