@@ -237,10 +237,10 @@ def hangs_up_on_others(site: Person) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
         stranger.settimeout(10)
         stranger.connect("\0" + json.loads(path.read_text())["address"])
-        stranger.send(b'{"type":"stop"}')
         try:
+            stranger.send(b'{"type":"stop"}')
             return stranger.recv(1024) == b""
-        except ConnectionResetError:
+        except (BrokenPipeError, ConnectionResetError):
             return True
 
 
