@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from uuid import UUID
 
-from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.problem import ExitStatus, Problem, cannot_write
 
 __all__ = ["read_endpoint_id", "write_endpoint_id"]
 
@@ -42,9 +42,4 @@ def write_endpoint_id(path: Path, endpoint_id: UUID) -> None:
         new.write_text(json.dumps({"endpoint_id": str(endpoint_id)}) + "\n")
         new.replace(path)
     except OSError as error:
-        raise Problem(
-            "CANNOT_WRITE",
-            f"cannot write {path}: {error.strerror}",
-            "check that the directory may be written, and that the disk and quota are not full",
-            ExitStatus.CANNOT_CREATE,
-        ) from error
+        raise cannot_write(path, error) from error

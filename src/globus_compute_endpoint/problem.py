@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from pathlib import Path
 
-__all__ = ["ExitStatus", "Problem"]
+__all__ = ["ExitStatus", "Problem", "cannot_write"]
 
 
 class ExitStatus(IntEnum):
@@ -42,3 +43,13 @@ class Problem(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+def cannot_write(path: Path, error: OSError) -> Problem:
+    """Return the problem of a file or directory which could not be written."""
+    return Problem(
+        "CANNOT_WRITE",
+        f"cannot write {path}: {error.strerror}",
+        "check that the directory may be written, and that the disk and quota are not full",
+        ExitStatus.CANNOT_CREATE,
+    )

@@ -18,7 +18,7 @@ from globus_compute_endpoint.cli.endpoints import (
 )
 from globus_compute_endpoint.host.paths import endpoint_paths
 from globus_compute_endpoint.host.unit_files import UNIT_DIRECTORY, BootUnit, environment_file
-from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.problem import ExitStatus, Problem, cannot_write
 
 __all__ = ["disable_on_boot", "enable_on_boot"]
 
@@ -132,9 +132,4 @@ def _write(path: Path, text: str, mode: int) -> None:
             os.fchmod(descriptor, mode)
             file.write(text)
     except OSError as error:
-        raise Problem(
-            "CANNOT_WRITE",
-            f"cannot write {path}: {error.strerror}",
-            "check the directory's permissions",
-            ExitStatus.CANNOT_CREATE,
-        ) from error
+        raise cannot_write(path, error) from error

@@ -13,7 +13,7 @@ from uuid import UUID
 from globus_compute_sdk.sdk.compute_dir import get_compute_dir
 
 from globus_compute_endpoint.endpoint_json import read_endpoint_id, write_endpoint_id
-from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.problem import ExitStatus, Problem, cannot_write
 
 __all__ = ["EndpointDirectory"]
 
@@ -66,7 +66,7 @@ class EndpointDirectory:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error) from error
 
     def endpoint_id(self) -> UUID | None:
         """Return the id of the registered endpoint, or None.
@@ -97,7 +97,7 @@ class EndpointDirectory:
         try:
             held = path.open("a+")
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -114,12 +114,3 @@ class EndpointDirectory:
         held.write(f"{os.getpid()}\n")
         held.flush()
         return held
-
-
-def _cannot_write(path: Path, error: OSError) -> Problem:
-    return Problem(
-        "CANNOT_WRITE",
-        f"cannot write {path}: {error.strerror}",
-        "check that the directory may be written, and that the disk and quota are not full",
-        ExitStatus.CANNOT_CREATE,
-    )

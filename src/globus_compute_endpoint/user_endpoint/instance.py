@@ -25,7 +25,7 @@ from globus_compute_endpoint.host.processes import (
     open_process,
     this_machine,
 )
-from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.problem import ExitStatus, Problem, cannot_write
 from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
 from globus_compute_endpoint.user_endpoint.leftovers import INSTANCE_MARK, end_leftovers
 
@@ -208,9 +208,4 @@ def _write(directory: EndpointDirectory, record: InstanceRecord) -> None:
         new.write_text(record.model_dump_json(indent=2) + "\n")
         new.replace(path)
     except OSError as error:
-        raise Problem(
-            "CANNOT_WRITE",
-            f"cannot write {path}: {error.strerror}",
-            "check that the directory may be written, and that the disk and quota are not full",
-            ExitStatus.CANNOT_CREATE,
-        ) from error
+        raise cannot_write(path, error) from error

@@ -11,7 +11,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.problem import cannot_write
 
 __all__ = ["log_to", "log_to_stderr", "quiet_libraries"]
 
@@ -32,12 +32,7 @@ def log_to(path: Path, endpoint_id: str, *, debug: bool) -> None:
             file.write(f"========== Endpoint begins: {endpoint_id}\n")
         handler = _GatheringHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise Problem(
-            "CANNOT_WRITE",
-            f"cannot write {path}: {error.strerror}",
-            "check that the directory may be written, and that the disk and quota are not full",
-            ExitStatus.CANNOT_CREATE,
-        ) from error
+        raise cannot_write(path, error) from error
     handler.setFormatter(logging.Formatter(_FORMAT))
     root = logging.getLogger()
     root.addHandler(handler)
