@@ -31,7 +31,7 @@ def open_listeners(http: HttpSettings, owner: ExitStack) -> list[socket.socket]:
     hint = "see http.host and http.port in config.yaml"
     if http.port < _FIRST_UNPRIVILEGED:
         hint = "have systemd open it: systemctl enable --now globus-compute-services.socket"
-    return inherited or [owner.enter_context(listen(http.host, http.port, hint))]
+    return inherited or listen(http.host, http.port, hint, owner)
 
 
 def describe(listeners: Sequence[socket.socket], *, tls: bool) -> str:

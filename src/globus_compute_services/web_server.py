@@ -7,7 +7,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -91,12 +91,33 @@ class WebServer(uvicorn.Server):
         self.stop()
 
 
-def listen(host: str, port: int, hint: str) -> socket.socket:
-    """A listening socket; raises Problem with ``hint`` if it cannot be had."""
+def listen(host: str, port: int, hint: str, owner: ExitStack) -> list[socket.socket]:
+    """Listening sockets, which ``owner`` closes; raises Problem with ``hint`` if there are none.
+
+    The loopback of IPv4 comes with that of IPv6: clients look for ``localhost`` there first, and
+    another user of this machine could wait for them, and for their secrets.
+    """
+    sockets = [_listener(host, port, hint, owner)]
+    if host in ("127.0.0.1", "localhost") and _has_ipv6_loopback():
+        sockets.append(_listener("::1", sockets[0].getsockname()[1], hint, owner))
+    return sockets
+
+
+def _listener(host: str, port: int, hint: str, owner: ExitStack) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        return owner.enter_context(
+            socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        )
     except OSError as error:
         raise Problem(
             f"Cannot listen on {host}:{port}: {error.strerror}", hint, ExitStatus.UNAVAILABLE
         ) from error
+
+
+def _has_ipv6_loopback() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True

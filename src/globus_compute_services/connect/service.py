@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,7 @@ async def forward(plan: Plan, ready: Callable[[], None]) -> None:
         stack.push_async_callback(forwarder.close)
         await forwarder.check()
         hint = "the SDK looks for port 5000 of localhost: end what has it, or see --listen"
-        listener = stack.enter_context(listen(plan.http.host, plan.http.port, hint))
+        listeners = listen(plan.http.host, plan.http.port, hint, stack.enter_context(ExitStack()))
         amqp = await tunnel.open()
         stack.callback(amqp.close)
         config = uvicorn.Config(
@@ -63,7 +63,7 @@ async def forward(plan: Plan, ready: Callable[[], None]) -> None:
             timeout_graceful_shutdown=_STOP_GRACE_S,
         )
         ready()
-        await WebServer(config).serve(sockets=[listener])
+        await WebServer(config).serve(sockets=listeners)
 
 
 def _trust(ca_file: Path | None) -> ssl.SSLContext:

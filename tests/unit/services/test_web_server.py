@@ -2,10 +2,11 @@
 """Connections which are left hanging, and requests which are not for the forwarder."""
 
 import asyncio
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from globus_compute_services.api.errors import EXCEPTION_HANDLERS
 from globus_compute_services.connect.address import Address
 from globus_compute_services.connect.forwarder import Forwarder
 from globus_compute_services.connect.tunnel import Tunnel
+from globus_compute_services.problem import Problem
 from globus_compute_services.web_server import PromptProtocol, WebServer, listen
 
 LONGEST_IDLE_S = 1
@@ -31,7 +33,8 @@ NOWHERE = "https://127.0.0.1:1"
 @asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[int]:
     """Its port."""
-    with listen("127.0.0.1", 0, "") as listener:
+    with ExitStack() as owner:
+        listeners = listen("127.0.0.1", 0, "", owner)
         config = uvicorn.Config(
             app,
             http=PromptProtocol,
@@ -41,9 +44,9 @@ async def serving(app: Any) -> AsyncIterator[int]:
             timeout_graceful_shutdown=1,
         )
         server = WebServer(config)
-        task = asyncio.create_task(server.serve(sockets=[listener]))
+        task = asyncio.create_task(server.serve(sockets=listeners))
         try:
-            yield listener.getsockname()[1]
+            yield listeners[0].getsockname()[1]
         finally:
             server.stop()
             await task
@@ -143,3 +146,17 @@ def test_a_forwarder_on_the_loopback_has_no_other_name(local: str, statuses: dic
                 assert said.startswith(b"HTTP/1.1 %d" % status), host
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_no_other_user_takes_what_clients_take_for_the_same_place(host: str):
+    with ExitStack() as owner:
+        places = [each.getsockname()[:2] for each in listen(host, 0, "", owner)]
+        port = places[0][1]
+        assert places == [("127.0.0.1", port), ("::1", port)]
+    with (
+        ExitStack() as owner,
+        socket.create_server(("::1", port), family=socket.AF_INET6),
+        pytest.raises(Problem, match=f"Cannot listen on ::1:{port}"),
+    ):
+        listen(host, port, "", owner)
