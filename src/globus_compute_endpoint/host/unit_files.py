@@ -12,12 +12,18 @@ __all__ = ["UNIT_DIRECTORY", "BootUnit", "environment_file"]
 
 UNIT_DIRECTORY = Path("/etc/systemd/system")
 
+# systemd would read an EnvironmentFile= as root, wherever its owner has it link to.
+_WITH_ENVIRONMENT = '[ ! -r "$0" ] || { set -a; . "$0"; set +a; }; exec "$@"'
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NEEDS_BACKSLASH = re.compile(r'["\\$`]')
 
 
 @dataclass(frozen=True)
 class BootUnit:
-    """What goes into the unit. ``start`` and ``stop`` are command lines."""
+    """What goes into the unit. ``start`` and ``stop`` are command lines.
+
+    ``environment`` is the file that the endpoint's user reads their environment from.
+    """
 
     name: str
     user: str
@@ -40,6 +46,7 @@ class BootUnit:
     def text(self) -> str:
         """Return the unit file."""
         statuses = " ".join(map(str, self.final_statuses))
+        prefix = ["/bin/sh", "-c", _WITH_ENVIRONMENT, str(self.environment)]
         return f"""\
 [Unit]
 Description=Globus Compute endpoint {self.name} of {self.user}
@@ -51,9 +58,8 @@ StartLimitIntervalSec=0
 Type=forking
 User={_value(self.user)}
 PIDFile={_value(str(self.pid_file))}
-EnvironmentFile=-{_value(str(self.environment))}
-ExecStart={_command(self.start)}
-ExecStop={_command(self.stop)}
+ExecStart={_command([*prefix, *self.start])}
+ExecStop={_command([*prefix, *self.stop])}
 # An endpoint_setup may build an environment; the command bounds all else itself.
 TimeoutStartSec=infinity
 TimeoutStopSec=120
@@ -68,11 +74,11 @@ WantedBy=multi-user.target
 
 
 def environment_file(variables: Mapping[str, str]) -> str:
-    """Return the text of an ``EnvironmentFile=``; values with line breaks are left out."""
+    """Return assignments for a shell; values with line breaks are left out."""
     return "".join(
         f'{name}="{_NEEDS_BACKSLASH.sub(_backslash, value)}"\n'
         for name, value in sorted(variables.items())
-        if value.isprintable()
+        if value.isprintable() and _NAME.fullmatch(name)
     )
 
 
