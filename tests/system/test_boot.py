@@ -78,8 +78,10 @@ def test_it_comes_back_with_the_host(host: Host, credentials: dict[str, str]) ->
     assert state == "Running"
     environment = "/home/alice/.globus_compute/mine/boot.env"
     assert host.run("stat", "-c", "%a %U", environment).stdout == "600 alice\n"
-    run = ("systemd-run", "--quiet", "--pipe", "-p", f"EnvironmentFile={environment}")
-    assert host.run(*run, "printenv", "GLOBUS_AWKWARD").stdout == f"{awkward}\n"
+    script = f"set -a; . {environment}; printenv GLOBUS_AWKWARD"
+    assert host.run("sh", "-c", script, user="alice").stdout == f"{awkward}\n"
+    # Which root would read, also where alice made it a link to what only root may read.
+    assert host.run("systemctl", "show", "-P", "EnvironmentFiles", UNIT).stdout.strip() == ""
     main = host.run("systemctl", "show", "-P", "MainPID", UNIT).stdout.strip()
     assert host.run("ps", "-o", "user=", "-p", main).stdout.strip() == "alice"
 
@@ -111,6 +113,23 @@ def test_root_installs_the_unit_itself(host: Host) -> None:
     host.run(
         "systemd-analyze", "verify", "/etc/systemd/system/globus-compute-endpoint-roots.service"
     )
+
+
+def test_root_keeps_away_from_the_endpoints_of_others(host: Host) -> None:
+    theirs = "/home/alice/.globus_compute"
+    for command in (
+        *[(verb, "mine") for verb in ("start", "stop", "delete", "enable-on-boot", "diagnostic")],
+        ("whoami", "mine"),
+        ("configure", "new"),
+        ("list",),
+    ):
+        refused = host.run("gce", "-c", theirs, *command, check=False)
+        assert refused.returncode == 77, (command, refused)
+        assert f"{theirs} is not root's, but of alice" in refused.stderr
+    # Through a link of root's, too.
+    host.run("ln", "-s", f"{theirs}/mine", "/root/.globus_compute/mine")
+    refused = host.run("gce", "stop", "mine", check=False)
+    assert (refused.returncode, "but of alice" in refused.stderr) == (77, True)
 
 
 def test_a_system_endpoint_has_a_unit_already(host: Host) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import click
 
+from globus_compute_endpoint.cli.profiles import refuse_another_users, user_directory
 from globus_compute_endpoint.config.common import CommonConfig
 from globus_compute_endpoint.config.kind import is_manager
 from globus_compute_endpoint.config.loading import Document, load_file, validate
@@ -52,9 +53,11 @@ def endpoint_named(name: str) -> UserEndpointOfOne:
     """Find a configured endpoint.
 
     Raises:
-        Problem: there is none, or it is one of the system's, which systemd runs (CONFIGURATION).
+        Problem: there is none, or it is one of the system's, which systemd runs (CONFIGURATION);
+            root is led to another user's (NO_PERMISSION).
     """
     paths = endpoint_paths(name)
+    refuse_another_users(user_directory() / paths.name)
     endpoint = UserEndpointOfOne(paths.name, EndpointDirectory.of(paths.name))
     if endpoint.directory.config.is_file():
         return endpoint

@@ -3,18 +3,58 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 from importlib import resources
 from pathlib import Path
 
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
-__all__ = ["default_file", "make_directory", "user_directory", "write_file"]
+__all__ = [
+    "default_file",
+    "make_directory",
+    "refuse_another_users",
+    "user_directory",
+    "write_file",
+]
 
 
 def user_directory() -> Path:
-    """``$GLOBUS_COMPUTE_USER_DIR``, by default ``~/.globus_compute``."""
-    return Path(os.environ.get("GLOBUS_COMPUTE_USER_DIR") or Path.home() / ".globus_compute")
+    """``$GLOBUS_COMPUTE_USER_DIR``, by default ``~/.globus_compute``.
+
+    Raises:
+        Problem: root is led to another user's (NO_PERMISSION).
+    """
+    path = Path(os.environ.get("GLOBUS_COMPUTE_USER_DIR") or Path.home() / ".globus_compute")
+    refuse_another_users(path)
+    return path
+
+
+def refuse_another_users(path: Path) -> None:
+    """Keep root away from what others could have put there: links, pids to kill, commands to run.
+
+    Raises:
+        Problem: we are root, and ``path`` or what it links to is another user's (NO_PERMISSION).
+    """
+    if os.geteuid() != 0:
+        return
+    for follow in (False, True):
+        with contextlib.suppress(FileNotFoundError):
+            uid = path.stat(follow_symlinks=follow).st_uid
+            if uid != 0:
+                raise Problem(
+                    "OF_ANOTHER_USER",
+                    f"{path} is not root's, but of {_account(uid)}",
+                    "run the command as that user; or use --config-dir with a directory of root's",
+                    ExitStatus.NO_PERMISSION,
+                )
+
+
+def _account(uid: int) -> str:
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return f"uid {uid}"
 
 
 def default_file(name: str) -> str:
