@@ -215,6 +215,37 @@ def test_a_state_file_that_is_garbled_does_not_hide_the_endpoint(site: Person):
     assert site.status("mine") == "Running"
 
 
+def test_a_state_file_from_which_nothing_can_be_told(site: Person):
+    site.configure("mine", _THREADS)
+    started(site)
+    good = state(site)
+    rewrite_state(site, pid=-5)
+    assert site.status("mine") == "Disconnected"
+    refused = site.run("stop", "mine")
+    assert (refused.returncode, "daemon.pid" in refused.stderr) == (65, True), refused
+    rewrite_state(site, **good)
+    site.told("stop", "mine")
+
+
+def test_of_two_starts_at_once_one_comes_to_something(site: Person):
+    site.configure("mine", _THREADS)
+    command = [sys.executable, "-m", "globus_compute_endpoint", "start", "mine"]
+    both = [
+        subprocess.Popen(
+            command,
+            env=site.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [each.communicate(timeout=120) for each in both]
+    assert sorted(each.returncode for each in both) == [0, 73], said
+    assert not any("not connected yet" in err for _, err in said)  # by the other's registration
+    assert site.status("mine") == "Running"
+
+
 def test_an_endpoint_of_another_host(site: Person):
     site.configure("mine", _THREADS)
     endpoint_id = started(site)
@@ -245,6 +276,10 @@ def test_directories_of_choice(site: Person, tmp_path: Path):
         pid = json.loads((one / "first/state.json").read_text())["pid"]
         title = " ".join(psutil.Process(pid).cmdline())
         assert title.startswith("Globus Compute Endpoint (")
+        # The one which is relative to where the command is run.
+        relative = os.path.relpath(one, site.home)
+        site.told("stop", "first", GLOBUS_COMPUTE_USER_DIR=relative)
+        site.told("start", "first", GLOBUS_COMPUTE_USER_DIR=relative)
     finally:
         site.run("-c", str(one), "stop", "first")
     rows = json.loads(site.told("list", "--json", GLOBUS_COMPUTE_USER_DIR=str(other)))

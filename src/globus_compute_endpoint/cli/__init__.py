@@ -71,10 +71,12 @@ class _Commands(click.Group):
 def cli(ctx: click.Context, debug: bool, config_dir: Path | None) -> None:
     """Run functions of Globus Compute users on this machine or cluster."""
     ctx.obj = {"debug": debug, "config_dir": config_dir}
-    if config_dir is not None:
+    directory = config_dir or os.environ.get("GLOBUS_COMPUTE_USER_DIR")
+    if directory:
         getproctitle()  # finds the title's place, which it cannot once the environment has moved
-        # The SDK, which keeps its tokens there too, knows no other way.
-        os.environ["GLOBUS_COMPUTE_USER_DIR"] = str(config_dir.absolute())
+        # The SDK, which keeps its tokens there too, knows no other way. Absolute, since engines
+        # and their workers run elsewhere.
+        os.environ["GLOBUS_COMPUTE_USER_DIR"] = str(Path(directory).absolute())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -95,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if "--debug" in argv:
             raise
-        status = report(_internal(error))
+        status = report(_of_file(error) or _internal(error))
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -105,6 +107,18 @@ def report(problem: Problem) -> int:
     if problem.hint:
         click.echo(f"  {problem.hint}", err=True)
     return int(problem.exit_status)
+
+
+def _of_file(error: Exception) -> Problem | None:
+    """A file that is refused to us, or a disk that is full, wherever that was met."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    return Problem(
+        "FILE_INACCESSIBLE",
+        f"{error.filename}: {error.strerror}",
+        "check the permissions of that path, and that the disk and quota are not full",
+        ExitStatus.CANNOT_CREATE,
+    )
 
 
 def _internal(error: Exception) -> Problem:

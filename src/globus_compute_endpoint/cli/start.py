@@ -52,19 +52,21 @@ def start_endpoint(
     name, directory = endpoint.name, endpoint.directory
     config, manager = endpoint.load()
     _refuse_if_running(endpoint, take_over=take_over)
-    registration = _register(endpoint, config, manager=manager)
-    handed = Handed(
-        name=name, registration=registration, take_over=take_over, debug=debug or config.debug
-    )
+    # Registering anew takes the credentials away from whom another `start` has registered for.
+    with directory.lock_start():
+        _refuse_if_running(endpoint, take_over=take_over)
+        registration = _register(endpoint, config, manager=manager)
+        handed = Handed(
+            name=name, registration=registration, take_over=take_over, debug=debug or config.debug
+        )
+        if not attach:
+            # The SDK and we find the directory by the variable, which --config-dir sets.
+            command = [sys.executable, "-P", "-m", "globus_compute_endpoint", "_serve"]
+            start_in_background(command, handed.document(), directory.log)
+    click.echo(f"Starting endpoint; registered ID: {registration.endpoint_id}")
     if attach:
-        click.echo(f"Starting endpoint; registered ID: {registration.endpoint_id}")
         log_to_stderr()
         run_endpoint(endpoint, handed)
-        return
-    # The SDK and we find the directory by the variable, which --config-dir sets.
-    command = [sys.executable, "-P", "-m", "globus_compute_endpoint", "_serve"]
-    start_in_background(command, handed.document(), directory.log)
-    click.echo(f"Starting endpoint; registered ID: {registration.endpoint_id}")
 
 
 def _refuse_if_running(endpoint: UserEndpointOfOne, *, take_over: bool) -> None:

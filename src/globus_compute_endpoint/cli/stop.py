@@ -15,6 +15,7 @@ from globus_compute_endpoint.cli.endpoints import (
     take_over_option,
 )
 from globus_compute_endpoint.host.processes import open_process, wait_for_end
+from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.user_endpoint.instance import (
     EndpointState,
     InstanceRecord,
@@ -78,6 +79,14 @@ def stop_endpoint(endpoint: UserEndpointOfOne, *, timeout: float, take_over: boo
     if not take_over:
         status.refuse_elsewhere(endpoint.name, "stop")
     record = status.record
+    if record is None and status.state is EndpointState.DISCONNECTED:
+        raise Problem(
+            "STATE_UNREADABLE",
+            f"{endpoint.directory.state_file} does not tell what is to be stopped",
+            f"end the process which {endpoint.directory.lock_file()} names, if it still runs, and"
+            f" remove {endpoint.directory.state_file}",
+            ExitStatus.DATA,
+        )
     if record is None or status.state in (EndpointState.INITIALIZED, EndpointState.STOPPED):
         return False
     if status.elsewhere:

@@ -93,11 +93,7 @@ class EndpointDirectory:
         Raises:
             Problem: another instance runs (CANNOT_CREATE).
         """
-        path = self.lock_file(where)
-        try:
-            held = path.open("a+")
-        except OSError as error:
-            raise cannot_write(path, error) from error
+        held = _open(self.lock_file(where))
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -114,3 +110,29 @@ class EndpointDirectory:
         held.write(f"{os.getpid()}\n")
         held.flush()
         return held
+
+    def lock_start(self) -> IO[str]:
+        """Take the lock which keeps a second start away until this one has come to something.
+
+        Raises:
+            Problem: another start is under way (CANNOT_CREATE).
+        """
+        held = _open(self.path / "start.lock")
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.close()
+            raise Problem(
+                "STARTING_ALREADY",
+                f"another start of the endpoint {self.path.name} is under way",
+                "wait for it: globus-compute-endpoint list tells how it is",
+                ExitStatus.CANNOT_CREATE,
+            ) from None
+        return held
+
+
+def _open(path: Path) -> IO[str]:
+    try:
+        return path.open("a+")
+    except OSError as error:
+        raise cannot_write(path, error) from error

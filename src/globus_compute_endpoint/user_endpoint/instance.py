@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from globus_compute_endpoint.host.processes import (
     ProcessIdentity,
@@ -61,7 +61,7 @@ class InstanceRecord(BaseModel):
     host: str
     machine_id: str
     boot_id: str
-    pid: int
+    pid: PositiveInt
     start_time: int
     since: datetime
 
@@ -113,7 +113,7 @@ def instance_status(directory: EndpointDirectory) -> InstanceStatus:
     """Find out an endpoint's state."""
     try:
         record = _read(directory)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         log.warning("%s does not tell: %s", directory.state_file, error)
         return InstanceStatus(EndpointState.DISCONNECTED)
     if record is None:

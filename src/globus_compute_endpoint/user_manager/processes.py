@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from globus_compute_endpoint.host.processes import (
     ProcessIdentity,
@@ -38,7 +38,7 @@ class ProcessRecord(BaseModel):
     machine_id: str
     host: str
     boot_id: str
-    pid: int
+    pid: PositiveInt
     start_time: int
     scope: str | None = None
     address: str | None = None
