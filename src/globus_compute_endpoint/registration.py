@@ -260,7 +260,11 @@ _OTHER_REFUSAL = (
     "correct what the message names",
     ExitStatus.DATA,
 )
-_UNWELL = ("SERVICES_UNWELL", "it is tried again", ExitStatus.TEMPORARY)
+_UNWELL = (
+    "SERVICES_UNWELL",
+    "try again in a while; what runs as a service does so itself",
+    ExitStatus.TEMPORARY,
+)
 _NOT_ALLOWED = (
     "REGISTRATION_NOT_ALLOWED",
     "use the identity which owns the endpoint (globus-compute-endpoint whoami tells yours), or"

@@ -81,3 +81,9 @@ def test_mistakes_are_told_in_a_line_and_a_hint() -> None:
     first, second = missing.stderr.splitlines()
     assert first.startswith("Error: there is no endpoint mine")
     assert second == "  create it: globus-compute-endpoint configure mine"
+
+
+def test_a_path_which_the_system_refuses_is_no_defect(tmp_path: Path) -> None:
+    refused = run("-c", str(tmp_path / ("x" * 300)), "start", "mine")
+    assert (refused.returncode, "File name too long" in refused.stderr) == (73, True)
+    assert "this is a defect" not in refused.stderr

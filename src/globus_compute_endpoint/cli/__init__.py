@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -111,11 +112,13 @@ def report(problem: Problem) -> int:
 
 def _of_file(error: Exception) -> Problem | None:
     """A file that is refused to us, or a disk that is full, wherever that was met."""
-    if not isinstance(error, OSError) or error.filename is None:
+    if not isinstance(error, OSError):
+        return None
+    if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
     return Problem(
         "FILE_INACCESSIBLE",
-        f"{error.filename}: {error.strerror}",
+        f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror),
         "check the permissions of that path, and that the disk and quota are not full",
         ExitStatus.CANNOT_CREATE,
     )
