@@ -62,6 +62,13 @@ def test_environment_files_keep_their_names():
     assert lines == ["# as is", *gone, "EMPTY="]
 
 
+@pytest.mark.parametrize("name", ["collected.tgz", "collected", "collected.tar.gz"])
+def test_an_archive_can_be_unpacked_where_it_is(tmp_path: Path, name: str):
+    write_archive(tmp_path / name, [("a", "b")])
+    with tarfile.open(tmp_path / name) as archive:
+        assert not {each.split("/")[0] for each in archive.getnames()} & {name}
+
+
 def test_an_archive_is_its_owners_and_never_overwrites(tmp_path: Path):
     path = tmp_path / "collected.tar.gz"
     write_archive(path, [("a/b.txt", "one"), ("c.txt", "zwei ✓")])

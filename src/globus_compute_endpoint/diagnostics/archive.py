@@ -22,7 +22,9 @@ def write_archive(path: Path, members: Iterable[tuple[str, str]]) -> None:
     Raises:
         Problem: it cannot be written, or is there already (CANNOT_CREATE).
     """
-    top = path.name.removesuffix(".tar.gz")
+    top = path.name.removesuffix(".tar.gz").removesuffix(".tgz")
+    if top == path.name:  # which could not be made beside the archive
+        top = "globus-compute-diagnostic"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
