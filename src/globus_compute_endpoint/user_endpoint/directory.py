@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,12 @@ from globus_compute_endpoint.endpoint_json import read_endpoint_id, write_endpoi
 from globus_compute_endpoint.problem import ExitStatus, Problem, cannot_write
 
 __all__ = ["EndpointDirectory"]
+
+
+log = logging.getLogger(__name__)
+
+# Lustre mounted without flock, NFS without its lock service: state.json has to do.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True)
@@ -94,9 +102,7 @@ class EndpointDirectory:
             Problem: another instance runs (CANNOT_CREATE).
         """
         held = _open(self.lock_file(where))
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _try_lock(held):
             held.seek(0)
             pid = held.read().strip() or "unknown"
             held.close()
@@ -105,7 +111,7 @@ class EndpointDirectory:
                 f"another instance of this endpoint is running (pid {pid})",
                 "stop it first",
                 ExitStatus.CANNOT_CREATE,
-            ) from None
+            )
         held.truncate(0)
         held.write(f"{os.getpid()}\n")
         held.flush()
@@ -118,17 +124,28 @@ class EndpointDirectory:
             Problem: another start is under way (CANNOT_CREATE).
         """
         held = _open(self.path / "start.lock")
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _try_lock(held):
             held.close()
             raise Problem(
                 "STARTING_ALREADY",
                 f"another start of the endpoint {self.path.name} is under way",
                 "wait for it: globus-compute-endpoint list tells how it is",
                 ExitStatus.CANNOT_CREATE,
-            ) from None
+            )
         return held
+
+
+def _try_lock(held: IO[str]) -> bool:
+    """Lock an open file; False where another process has done so."""
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise cannot_write(Path(held.name), error) from error
+        log.warning("%s: locks do not work here (%s)", held.name, error.strerror)
+    return True
 
 
 def _open(path: Path) -> IO[str]:
