@@ -87,3 +87,23 @@ def test_a_path_which_the_system_refuses_is_no_defect(tmp_path: Path) -> None:
     refused = run("-c", str(tmp_path / ("x" * 300)), "start", "mine")
     assert (refused.returncode, "File name too long" in refused.stderr) == (73, True)
     assert "this is a defect" not in refused.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--multi-user"]])
+def test_an_endpoint_which_cannot_be_written_is_not_there(
+    tmp_path: Path, options: list[str]
+) -> None:
+    """The limit stands for a full disk: nothing more can be written to any file."""
+    command = ["prlimit", "--fsize=0", sys.executable, "-m", "globus_compute_endpoint"]
+    environment = {**os.environ, "PYTHONPATH": str(TREE / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [*command, "-c", str(tmp_path), "configure", *options, "mine"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 73, done.stderr
+    assert "cannot" in done.stderr and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "--debug" in argv:
             raise
         status = report(problem)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("Aborted.", err=True)
         status = 1
     except click.ClickException as error:

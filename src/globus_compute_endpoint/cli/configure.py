@@ -11,7 +11,7 @@ import yaml
 from globus_compute_endpoint.cli.configure_manager import configure_manager
 from globus_compute_endpoint.cli.profiles import (
     default_file,
-    make_directory,
+    new_directory,
     user_directory,
     write_file,
 )
@@ -37,12 +37,12 @@ def configure(
         configure_manager(name, obj["config_dir"], display_name)
         return
     directory = user_directory() / endpoint_paths(name).name
-    make_directory(directory)
     content = default_file("config.yaml")
     if display_name is not None:
         shown = yaml.safe_dump({"display_name": display_name}, allow_unicode=True)
         content = content.replace("display_name: null\n", shown, 1)
-    write_file(directory / "config.yaml", content)
+    with new_directory(directory):
+        write_file(directory / "config.yaml", content)
     click.echo(
         f"Created profile for endpoint named <{name}>\n\n"
         f"    Configuration file: {directory / 'config.yaml'}\n\n"

@@ -11,7 +11,7 @@ import yaml
 
 from globus_compute_endpoint.cli.profiles import (
     default_file,
-    make_directory,
+    new_directory,
     user_directory,
     write_file,
 )
@@ -34,7 +34,6 @@ def configure_manager(name: str, parent: Path | None, display_name: str | None) 
     paths = endpoint_paths(name)
     for_units = parent is None and os.geteuid() == 0
     directory = paths.configuration if for_units else (parent or user_directory()) / name
-    make_directory(directory, shared=for_units)
     config = {
         "display_name": display_name,
         "identity_mapping_config_path": str(directory / _MAPPING),
@@ -42,11 +41,12 @@ def configure_manager(name: str, parent: Path | None, display_name: str | None) 
     }
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     # The gateway, an account of its own, must be able to read what is not secret.
-    write_file(directory / "config.yaml", text, shared=for_units)
-    for file in (_MAPPING, _TEMPLATE, _SCHEMA, _ENVIRONMENT):
-        write_file(directory / file, default_file(file), shared=for_units)
-    if for_units:
-        write_file(directory / _CREDENTIALS, default_file(_CREDENTIALS))
+    with new_directory(directory, shared=for_units):
+        write_file(directory / "config.yaml", text, shared=for_units)
+        for file in (_MAPPING, _TEMPLATE, _SCHEMA, _ENVIRONMENT):
+            write_file(directory / file, default_file(file), shared=for_units)
+        if for_units:
+            write_file(directory / _CREDENTIALS, default_file(_CREDENTIALS))
     _tell(name, directory, for_units)
 
 

@@ -6,14 +6,16 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import shutil
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.problem import ExitStatus, Problem, cannot_write
 
 __all__ = [
     "default_file",
-    "make_directory",
+    "new_directory",
     "refuse_another_users",
     "user_directory",
     "write_file",
@@ -62,10 +64,12 @@ def default_file(name: str) -> str:
     return resources.files("globus_compute_endpoint.config").joinpath("defaults", name).read_text()
 
 
-def make_directory(directory: Path, *, shared: bool = False) -> None:
+@contextlib.contextmanager
+def new_directory(directory: Path, *, shared: bool = False) -> Iterator[None]:
     """Make an endpoint's directory, which others can look into if it is ``shared``.
 
-    Raises Problem where there is such an endpoint already, or it cannot be made.
+    It goes again where what is done inside fails. Raises Problem where there is such an endpoint
+    already, or it cannot be made.
     """
     mode = 0o755 if shared else 0o700
     try:
@@ -85,11 +89,22 @@ def make_directory(directory: Path, *, shared: bool = False) -> None:
             "use --config-dir for another place",
             ExitStatus.CANNOT_CREATE,
         ) from error
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def write_file(path: Path, content: str, *, shared: bool = False) -> None:
-    """Write a new file, which others can read if it is ``shared``."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        os.fchmod(descriptor, 0o644 if shared else 0o600)
-        file.write(content)
+    """Write a new file, which others can read if it is ``shared``.
+
+    Raises Problem where that is not possible.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            os.fchmod(descriptor, 0o644 if shared else 0o600)
+            file.write(content)
+    except OSError as error:
+        raise cannot_write(path, error) from error
