@@ -14,7 +14,7 @@ from globus_compute_endpoint.cli.endpoints import (
     name_argument,
     take_over_option,
 )
-from globus_compute_endpoint.host.processes import open_process, wait_for_end
+from globus_compute_endpoint.host.processes import open_process, send_signal, wait_for_end
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.user_endpoint.instance import (
     EndpointState,
@@ -106,10 +106,10 @@ def stop_endpoint(endpoint: UserEndpointOfOne, *, timeout: float, take_over: boo
 def _end(record: InstanceRecord, timeout: float) -> None:
     with open_process(record.process) as pidfd:
         if pidfd is not None:
-            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            send_signal(pidfd, signal.SIGTERM)
             if wait_for_end(pidfd, timeout):
                 return
             click.echo(f"Process {record.pid} takes too long, and is killed.", err=True)
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            send_signal(pidfd, signal.SIGKILL)
             wait_for_end(pidfd, _KILL_PATIENCE)
     end_leftovers(record.instance, record.pid)

@@ -16,7 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Machine", "ProcessIdentity", "open_process", "this_machine", "wait_for_end"]
+__all__ = [
+    "Machine",
+    "ProcessIdentity",
+    "open_process",
+    "send_signal",
+    "this_machine",
+    "wait_for_end",
+]
 
 _STARTTIME = 22 - 3  # of proc_pid_stat(5), counted from what follows the command's name
 
@@ -76,6 +83,12 @@ def open_process(process: ProcessIdentity) -> Iterator[int | None]:
         yield pidfd if same and not _has_ended(pidfd) else None
     finally:
         os.close(pidfd)
+
+
+def send_signal(pidfd: int, number: signal.Signals) -> None:
+    """Send a signal to a process, which may have ended meanwhile."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)
 
 
 def wait_for_end(pidfd: int, seconds: float) -> bool:

@@ -111,36 +111,16 @@ async def start_user_endpoint(
     on_end: OnEnd,
 ) -> ScopedUserEndpoint:
     """Fork, place into a scope, release. Raises Problem; then nothing is left behind."""
-    spawner, user, start = host.spawner, approved.user, approved.record.start
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    content = launch_document(
+    user, endpoint_id = approved.user, approved.record.start.endpoint_id
+    document = launch_document(
         approved.record,
         settings,
         user,
         approved.identity.sub,
         manager_id=manager_id,
-        state_directory=state_directory(user.uid, start.endpoint_id),
+        state_directory=state_directory(user.uid, endpoint_id),
     )
-    document = _sealed(content)
-    spawn = Spawn(
-        number=spawner.next_number(),
-        endpoint_id=start.endpoint_id,
-        name=start.name,
-        user=user,
-        minimum_uid=settings.config.minimum_uid,
-        no_new_privs=settings.config.no_new_privs,
-        debug=settings.config.debug,
-    )
-    try:
-        forked = await spawner.spawn(spawn, document, theirs.fileno())
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-        os.close(document)
-    control = Control(start.endpoint_id, ours)
-    held = Held(forked.pid, forked.pidfd, control)
+    held = await _fork(approved, settings, host.spawner, document)
     endpoint = ScopedUserEndpoint(approved.record, user.uid, held, on_end, host)
     try:
         await _place(endpoint, user, settings, host)
@@ -154,9 +134,36 @@ async def start_user_endpoint(
         await _release(endpoint, host)
     except BaseException:
         endpoint.let_go()
-        await host.systemd.clear_unit(scope_name(start.endpoint_id))
+        await host.systemd.clear_unit(scope_name(endpoint_id))
         raise
     return endpoint
+
+
+async def _fork(
+    approved: Approved, settings: ManagerSettings, spawner: SpawnerClient, document: bytes
+) -> Held:
+    """Have the spawner fork a child, which waits to be released."""
+    start = approved.record.start
+    spawn = Spawn(
+        number=spawner.next_number(),
+        endpoint_id=start.endpoint_id,
+        name=start.name,
+        user=approved.user,
+        minimum_uid=settings.config.minimum_uid,
+        no_new_privs=settings.config.no_new_privs,
+        debug=settings.config.debug,
+    )
+    sealed = _sealed(document)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        forked = await spawner.spawn(spawn, sealed, theirs.fileno())
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        os.close(sealed)
+    return Held(forked.pid, forked.pidfd, Control(start.endpoint_id, ours))
 
 
 async def _place(

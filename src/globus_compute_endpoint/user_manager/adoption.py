@@ -7,12 +7,13 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
 from globus_compute_endpoint.host import packets
-from globus_compute_endpoint.host.processes import wait_for_end
+from globus_compute_endpoint.host.processes import send_signal, wait_for_end
 from globus_compute_endpoint.manager.control import Control
 from globus_compute_endpoint.manager.hosting import Held, OnEnd, UserEndpoint
 from globus_compute_endpoint.manager.starts import StartRecords
@@ -81,10 +82,11 @@ def end_orphans(endpoint: Path, seconds: float) -> None:
         return
     alive = dict(_alive(records, processes))
     for pidfd in alive.values():
-        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        send_signal(pidfd, signal.SIGTERM)
+    deadline = time.monotonic() + seconds  # for all of them together
     for endpoint_id, pidfd in alive.items():
-        if not wait_for_end(pidfd, seconds):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if not wait_for_end(pidfd, max(0, deadline - time.monotonic())):
+            send_signal(pidfd, signal.SIGKILL)
             wait_for_end(pidfd, _KILL_TIMEOUT_S)
         os.close(pidfd)
         records.remove(endpoint_id)

@@ -21,7 +21,7 @@ from jeepney.wrappers import DBusErrorResponse
 
 from globus_compute_endpoint.config.manager import ManagerSettings
 from globus_compute_endpoint.host.privileges import LocalUser
-from globus_compute_endpoint.host.processes import ProcessIdentity
+from globus_compute_endpoint.host.processes import ProcessIdentity, send_signal
 from globus_compute_endpoint.host.systemd import Properties, ServiceManager
 from globus_compute_endpoint.manager.control import Control
 from globus_compute_endpoint.manager.hosting import (
@@ -70,12 +70,12 @@ class OwnUserEndpoint(UserEndpoint):
 
     async def terminate(self) -> None:
         """See :class:`UserEndpoint`."""
-        self._signal(signal.SIGTERM)
+        send_signal(self._pidfd, signal.SIGTERM)
 
     async def kill(self) -> None:
         """See :class:`UserEndpoint`."""
         self._kill_session()
-        self._signal(signal.SIGKILL)
+        send_signal(self._pidfd, signal.SIGKILL)
         await self._clear_scope()
 
     async def clean_up(self) -> End:
@@ -114,10 +114,6 @@ class OwnUserEndpoint(UserEndpoint):
                 await self._keeping.scopes.clear_unit(self._scope)
             except _BUS_ERRORS as error:
                 log.warning("cannot clear %s: %s", self._scope, error)
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, number)
 
 
 @dataclass
