@@ -16,14 +16,16 @@ from globus_compute_endpoint.host.processes import (
 
 
 def test_a_signal_ends_a_process_and_one_more_is_no_error() -> None:
-    with subprocess.Popen(["sleep", "60"]) as child:
-        with open_process(ProcessIdentity.of(child.pid)) as pidfd:
-            assert pidfd is not None
-            assert not wait_for_end(pidfd, 0)
-            send_signal(pidfd, signal.SIGTERM)
-            assert wait_for_end(pidfd, 10)
-            child.wait()
-            send_signal(pidfd, signal.SIGKILL)
+    with (
+        subprocess.Popen(["sleep", "60"]) as child,
+        open_process(ProcessIdentity.of(child.pid)) as pidfd,
+    ):
+        assert pidfd is not None
+        assert not wait_for_end(pidfd, 0)
+        send_signal(pidfd, signal.SIGTERM)
+        assert wait_for_end(pidfd, 10)
+        child.wait()
+        send_signal(pidfd, signal.SIGKILL)
 
 
 def test_another_process_of_the_same_number_is_not_it() -> None:
