@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from globus_compute_endpoint.config.engines import EngineConfig
 from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
 from globus_compute_endpoint.engines.factory import build
+from globus_compute_endpoint.engines.marks import open_marks
 from globus_compute_endpoint.problem import Problem
 from support.tasks import packed_task, read_result, value_of
 
@@ -30,6 +31,8 @@ class Bench:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.problems: list[Problem] = []
+        self.begun: list[str] = []
+        self.lost: list[tuple[str, str]] = []
         self._results: dict[str, asyncio.Future[bytes]] = {}
 
     def submit(self, function: Any, *args: Any, **more: Any) -> asyncio.Future[bytes]:
@@ -65,7 +68,14 @@ def started(tmp_path: Path) -> Started:
         engine = build(_configs.validate_python(options))
         bench = Bench(engine)
         context = EngineContext(
-            str(uuid4()), tmp_path, bench.delivered, bench.problems.append, "test worker"
+            str(uuid4()),
+            tmp_path,
+            bench.delivered,
+            bench.problems.append,
+            "test worker",
+            bench.begun.append,
+            lambda task_id, reason: bench.lost.append((task_id, reason)),
+            open_marks(tmp_path / "marks"),
         )
         await engine.start(context)
         try:

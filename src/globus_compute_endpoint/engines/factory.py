@@ -27,14 +27,12 @@ def build(config: EngineConfig) -> Engine:
         "allowed_serializers": config.allowed_serializers,
         "run_in_sandbox": config.run_in_sandbox,
         "working_dir": config.working_dir,
+        "max_retries_on_system_failure": config.max_retries_on_system_failure,
     }
-    retries = config.max_retries_on_system_failure
     if isinstance(config, ThreadPoolEngineConfig):
-        return ThreadPoolEngine(config.max_workers, max_retries_on_system_failure=retries, **common)
+        return ThreadPoolEngine(config.max_workers, **common)
     if isinstance(config, ProcessPoolEngineConfig):
-        return ProcessPoolEngine(
-            config.max_workers, max_retries_on_system_failure=retries, **common
-        )
+        return ProcessPoolEngine(config.max_workers, **common)
     from globus_compute_endpoint.engines.globus_compute import (
         GlobusComputeEngine,  # only this one pays for Parsl
     )

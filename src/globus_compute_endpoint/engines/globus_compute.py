@@ -53,7 +53,6 @@ class GlobusComputeEngine(Engine):
         self._starting: asyncio.Task[None] | None = None
         self._burials: set[asyncio.Task[None]] = set()
         self._tasks: dict[str, TaskRequest] = {}  # all that are not delivered yet
-        self._losses: dict[str, list[str]] = {}  # why, of those which were lost before
         self._handoff: Handoff[Done] | None = None
 
     async def start(self, context: EngineContext) -> None:
@@ -74,6 +73,10 @@ class GlobusComputeEngine(Engine):
     def submit(self, task: TaskRequest) -> None:
         self._tasks[task.task_id] = task
         self._send(task)
+
+    @property
+    def busy(self) -> int:
+        return len(self._tasks)
 
     async def stop(self) -> None:
         self.abandon()
@@ -153,8 +156,9 @@ class GlobusComputeEngine(Engine):
             return  # an executor which was given up: its tasks were dealt with
         error = future.exception()
         if error is None:
-            self._forget(task_id)
+            del self._tasks[task_id]
             self.context.deliver(task_id, future.result())
+            self._note_busy()
         elif isinstance(error, _SYSTEM_FAILURES):
             self._try_again(task, _explain(error))
         else:
@@ -197,26 +201,16 @@ class GlobusComputeEngine(Engine):
             self._send(task)
 
     def _try_again(self, task: TaskRequest, reason: str) -> None:
-        losses = [*self._losses.get(task.task_id, ()), reason]
-        if len(losses) > self._config.max_retries_on_system_failure:
-            self._finish(task, "WorkerLost", self.tell_attempts(losses))
-            return
-        self._losses[task.task_id] = losses
-        log.warning(
-            "Task %s is tried again: %s",
-            task.task_id,
-            reason.splitlines()[0],
-            extra={"GC_TASK_ID": task.task_id},
-        )
-        self._send(task)
+        del self._tasks[task.task_id]
+        again = self.try_again(task, reason)
+        if again is not None and not self.paused:
+            self.submit(again)
+        self._note_busy()
 
     def _finish(self, task: TaskRequest, code: str, text: str) -> None:
-        self._forget(task.task_id)
+        del self._tasks[task.task_id]
         self.fail(task, code, text)
-
-    def _forget(self, task_id: str) -> None:
-        del self._tasks[task_id]
-        self._losses.pop(task_id, None)
+        self._note_busy()
 
 
 def _find_parsl_on_path() -> None:

@@ -29,7 +29,6 @@ _RESPAWN_PAUSE = 1.0  # seconds before a worker which died idle is replaced
 class ProcessPoolEngine(Engine):
     """Runs each task in one of ``max_workers`` processes, forked from this one.
 
-    ``max_retries_on_system_failure`` says how often a task is run again whose worker died.
     With ``lazy`` workers are made as they are first needed, by a process which may have threads
     by then: each is a fresh interpreter.
     """
@@ -38,18 +37,16 @@ class ProcessPoolEngine(Engine):
         self,
         max_workers: int | None = None,
         *,
-        max_retries_on_system_failure: int = 0,
         lazy: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.slots = max_workers or os.cpu_count() or 1
-        self._retries = max_retries_on_system_failure
         self._lazy = lazy
         self._queue: deque[TaskRequest] = deque()
         self._idle: list[WorkerProcess] = []
         self._busy: dict[WorkerProcess, TaskRequest] = {}
-        self._losses: dict[str, list[str]] = {}  # of tasks whose worker has died: why
+        self._spared: set[str] = set()  # tasks whose worker died before it began with them
 
     async def start(self, context: EngineContext) -> None:
         await super().start(context)
@@ -62,6 +59,14 @@ class ProcessPoolEngine(Engine):
             return
         self._queue.append(task)
         self._dispatch()
+
+    @property
+    def busy(self) -> int:
+        return len(self._busy)
+
+    def pause(self) -> None:
+        self._queue.clear()
+        super().pause()
 
     async def stop(self) -> None:
         self.abandon()
@@ -84,11 +89,15 @@ class ProcessPoolEngine(Engine):
 
     def _spawn(self) -> WorkerProcess:
         return WorkerProcess(
-            self.context.process_title, self._finished, self._died, fresh=self._lazy
+            self.context.process_title,
+            self._started,
+            self._finished,
+            self._died,
+            fresh=self._lazy,
         )
 
     def _dispatch(self) -> None:
-        while self._queue and not self.abandoned:
+        while self._queue and not self.abandoned and not self.paused:
             if self._idle:
                 process = self._idle.pop()
             elif self._lazy and len(self._busy) < self.slots:
@@ -100,14 +109,19 @@ class ProcessPoolEngine(Engine):
             self.note_start(task, f"worker process {process.pid}")
             process.run(task.task_id, task.body, self.worker_context(task))
 
+    def _started(self, process: WorkerProcess) -> None:
+        if process in self._busy:
+            self.context.started(self._busy[process].task_id)
+
     def _finished(self, process: WorkerProcess, packed: bytes) -> None:
         task = self._busy.pop(process, None)
         if task is None:
             return  # it is being stopped
         self._idle.append(process)
-        self._losses.pop(task.task_id, None)
+        self._spared.discard(task.task_id)
         self._dispatch()  # first, so that the worker is busy while we publish
         self.context.deliver(task.task_id, packed)
+        self._note_busy()
 
     def _died(self, process: WorkerProcess, status: int | None) -> None:
         if self.abandoned:
@@ -127,14 +141,20 @@ class ProcessPoolEngine(Engine):
             task.task_id,
             extra={"GC_TASK_ID": task.task_id},
         )
-        losses = [*self._losses.pop(task.task_id, ()), _why_lost(process.pid, status)]
-        # Once more for free where nothing has been run yet; not for ever.
-        if len(losses) <= self._retries or (len(losses) == 1 and not process.started):
-            self._losses[task.task_id] = losses
-            self._queue.appendleft(task)
-        else:
-            self.fail(task, "WorkerLost", self.tell_attempts(losses))
+        self._lost(task, process, _why_lost(process.pid, status))
+        self._note_busy()
         self._replace()
+
+    def _lost(self, task: TaskRequest, process: WorkerProcess, reason: str) -> None:
+        again: TaskRequest | None = task
+        # Once for free where nothing has been run yet; not for ever.
+        if process.started or task.task_id in self._spared:
+            self._spared.discard(task.task_id)
+            again = self.try_again(task, reason)
+        else:
+            self._spared.add(task.task_id)
+        if again is not None and not self.paused:
+            self._queue.appendleft(again)
 
     def _replace(self) -> None:
         if not self.abandoned and not self._lazy:

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
@@ -21,7 +25,7 @@ __all__ = ["ThreadPoolEngine"]
 
 log = logging.getLogger(__name__)
 
-Outcome = bytes | BaseException
+Outcome = bytes | BaseException | None  # None: it has begun
 
 
 class ThreadPoolEngine(Engine):
@@ -35,20 +39,15 @@ class ThreadPoolEngine(Engine):
     def __init__(
         self,
         max_workers: int | None = None,
-        *,
-        max_retries_on_system_failure: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         if self._sandbox:
             raise _refuse(("engine", "run_in_sandbox"), "threads share one working directory")
         self.slots = max_workers or min(32, (os.cpu_count() or 1) + 4)
-        self._retries = max_retries_on_system_failure
-        self._shell = ProcessPoolEngine(
-            self.slots, max_retries_on_system_failure=self._retries, lazy=True, **options
-        )
+        self._shell = ProcessPoolEngine(self.slots, lazy=True, **options)
         self._queue: SimpleQueue[tuple[TaskRequest, dict[str, Any]] | None] = SimpleQueue()
-        self._outstanding = 0
+        self._outstanding = 0  # in the queue and in threads
         self._handoff: Handoff[tuple[TaskRequest, Outcome]] | None = None
         self._recorder: FlightRecorder | None = None
         self._directory_before = Path("/")  # all threads share one: the process's
@@ -63,18 +62,27 @@ class ThreadPoolEngine(Engine):
         for slot in range(self.slots):
             # Daemons: one whose task never ends must not keep the process.
             Thread(target=self._work, args=(slot,), name=f"task-{slot}", daemon=True).start()
-        await self._shell.start(context)
+        await self._shell.start(replace(context, deliver=self._shell_done))
 
     def submit(self, task: TaskRequest) -> None:
         assert self._recorder is not None, "the engine was not started"
         if self._takes_no_specification(task):
             return
-        if (deaths := self._recorder.deaths[task.task_id]) > self._retries:
+        if (deaths := self._recorder.deaths[task.task_id]) > self.max_retries:
             self.fail(task, "EndpointDied", _why_died(deaths))
             return
         self._outstanding += 1
         self.note_start(task, "a thread")
         self._queue.put((task, self.worker_context(task) | {"in_thread": True}))
+
+    @property
+    def busy(self) -> int:
+        return min(self._outstanding, self.slots) + self._shell.busy
+
+    def pause(self) -> None:
+        self._withdraw()
+        self._shell.pause()
+        super().pause()
 
     def abandon(self) -> None:
         super().abandon()
@@ -82,8 +90,7 @@ class ThreadPoolEngine(Engine):
 
     async def stop(self) -> None:
         self.abandon()
-        while not self._queue.empty():
-            self._queue.get()
+        self._withdraw()
         for _ in range(self.slots):
             self._queue.put(None)
         if self._recorder is not None:
@@ -99,12 +106,19 @@ class ThreadPoolEngine(Engine):
             "pending_tasks": self._outstanding - busy,
         }
 
+    def _withdraw(self) -> None:
+        with contextlib.suppress(Empty):
+            while True:
+                self._queue.get_nowait()
+                self._outstanding -= 1
+
     def _work(self, slot: int) -> None:
         assert self._recorder is not None
         assert self._handoff is not None
         while (item := self._queue.get()) is not None:
             task, context = item
             outcome: Outcome
+            context["begun"] = partial(self._handoff.put, (task, None))
             self._recorder.begin(slot, task.task_id)
             try:
                 outcome = worker.execute(task.task_id, task.body, context)
@@ -115,12 +129,13 @@ class ThreadPoolEngine(Engine):
 
     def _done(self, item: tuple[TaskRequest, Outcome]) -> None:
         task, outcome = item
+        if outcome is None:
+            self.context.started(task.task_id)
+            return
         self._outstanding -= 1
         if isinstance(outcome, bytes):
             self.context.deliver(task.task_id, outcome)
-        elif isinstance(outcome, worker.NeedsProcess):
-            self._shell.submit(task)
-        else:
+        elif not isinstance(outcome, worker.NeedsProcess):
             log.error(
                 "Task %s could not be run",
                 task.task_id,
@@ -128,6 +143,13 @@ class ThreadPoolEngine(Engine):
                 extra={"GC_TASK_ID": task.task_id},
             )
             self.fail(task, "WorkerDefect", f"The worker failed: {outcome!r}. Submit again.")
+        elif not self.paused:
+            self._shell.submit(task)
+        self._note_busy()
+
+    def _shell_done(self, task_id: str, packed: bytes) -> None:
+        self.context.deliver(task_id, packed)
+        asyncio.get_running_loop().call_soon(self._note_busy)  # when the worker is free
 
 
 def _why_died(deaths: int) -> str:

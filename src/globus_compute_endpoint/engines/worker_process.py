@@ -44,18 +44,21 @@ class WorkerProcess:
     It is forked, which is quick, but safe only while this process has one thread; or, if
     ``fresh``, it is a new interpreter.
 
-    ``on_result`` and ``on_death`` are called on the event loop; the latter with the exit status,
+    ``on_start``, ``on_result`` and ``on_death`` are called on the event loop: when the worker
+    begins with what it was sent, with the result, and with the exit status,
     minus the signal's number, or None where it is unknown.
     """
 
     def __init__(
         self,
         title: str,
+        on_start: Callable[[WorkerProcess], None],
         on_result: Callable[[WorkerProcess, bytes], None],
         on_death: Callable[[WorkerProcess, int | None], None],
         *,
         fresh: bool = False,
     ) -> None:
+        self._on_start = on_start
         self._on_result = on_result
         self._on_death = on_death
         self._incoming = bytearray()
@@ -129,6 +132,7 @@ class WorkerProcess:
                 self._on_result(self, packed)
             else:
                 self.started = True
+                self._on_start(self)
 
     def _ended(self) -> None:
         self._loop.remove_reader(self._pidfd)

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import os
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -45,12 +46,15 @@ def execute(task_id: str, body: bytes, context: dict[str, Any]) -> bytes:
     ``context`` holds ``endpoint_id``, and optionally ``allowed_serializers`` and
     ``result_serializers`` (import paths), ``directory`` (where the task runs), ``sandbox``
     (whether it gets a directory of its own in there), ``in_thread`` (the process is shared
-    with other tasks) and ``received`` (when the endpoint got the task, ns).
+    with other tasks), ``begun`` (then called when the function is called), ``received`` (when
+    the endpoint got the task, ns) and ``marks`` (the directory for start marks).
 
     Raises:
         NeedsProcess: only if ``in_thread``.
     """
     started = time.time_ns()
+    if marks := context.get("marks"):
+        _mark(f"{task_id}\n", marks, context)
     try:
         data = _run(task_id, body, context)
     except NeedsProcess:
@@ -109,6 +113,8 @@ def details(context: dict[str, Any]) -> dict[str, Any]:
     """Return what a result says about where it was made."""
     known = dict(_environment())
     known["endpoint_id"] = context["endpoint_id"]
+    if "unmarked" in context:
+        known["start_mark"] = context["unmarked"]
     return known
 
 
@@ -124,7 +130,11 @@ def _run(task_id: str, body: bytes, context: dict[str, Any]) -> str:
     function, args, kwargs = _deserialize(task_id, body, context)
     if context.get("in_thread"):
         if _is_shell_function(function):
+            if marks := context.get("marks"):
+                _mark(f"-{task_id}\n", marks, context)  # it has not begun after all
             raise NeedsProcess
+        if begun := context.get("begun"):
+            begun()
         value = function(*args, **kwargs)
     else:
         with _surroundings(task_id, context), _deadline(task_id):
@@ -183,6 +193,37 @@ def _serialize(value: Any, context: dict[str, Any]) -> str:
             f" {RESULT_LIMIT}B. Return less, or write it to a file and return the path.",
         )
     return str(data)
+
+
+def _mark(line: str, directory: str, context: dict[str, Any]) -> None:
+    """Append to this process's file of start marks. No task fails for want of one."""
+    try:
+        path, descriptor, identity = _marks_file(directory, os.getpid())
+        now = os.fstat(descriptor)
+        if (now.st_dev, now.st_ino) != identity:
+            raise OSError("a task has closed the file of start marks, and opened another")
+    except OSError:
+        # A task may close all descriptors there are: what has this number now is not ours.
+        _marks_file.cache_clear()
+        try:
+            path, descriptor, identity = _marks_file(directory, os.getpid())
+        except OSError as error:
+            context["unmarked"] = f"{directory}: {error.strerror}"
+            return
+    try:
+        os.write(descriptor, line.encode())
+    except OSError as error:
+        context["unmarked"] = f"{path}: {error.strerror}"
+
+
+@functools.lru_cache(maxsize=4)
+def _marks_file(directory: str, pid: int) -> tuple[str, int, tuple[int, int]]:
+    name = f"{socket.gethostname()}-{pid}-{time.time_ns()}"
+    path = os.path.join(directory, name)  # noqa: PTH118  (needs no pathlib in a worker)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    opened = os.fstat(descriptor)
+    return path, descriptor, (opened.st_dev, opened.st_ino)
 
 
 def _is_shell_function(function: Any) -> bool:
