@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from globus_compute_endpoint.config.template import render_user_config
+from globus_compute_endpoint.config.template import check_templates, render_user_config
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
 NASTY = [
@@ -113,3 +113,14 @@ def test_a_schema_fetches_nothing():
 )
 def test_the_sandbox_holds(template: str):
     refused(template, x=[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("a: {{ oops", "line 1"), ("a: 1\nb: {% if %}", "line 2"), ("{{ a | no_such }}", "no_such")],
+)
+def test_a_template_is_checked_without_values(text: str, said: str):
+    check_templates({"good.j2": "{{ a | shell_escape }}{% include 'other.j2' %}"})
+    with pytest.raises(Problem, match=said) as refused:
+        check_templates({"bad.j2": text})
+    assert refused.value.message.startswith("bad.j2")

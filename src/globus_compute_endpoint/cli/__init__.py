@@ -23,6 +23,7 @@ __all__ = ["cli", "main"]
 COMMANDS = {
     "_gateway": ("services", "gateway"),
     "_manager": ("services", "manager"),
+    "_reload": ("reload", "reload"),
     "_spawner": ("services", "spawner"),
     "_serve": ("running", "serve_in_background"),
     "_start-user-endpoint": ("user_endpoint", "start_user_endpoint"),

@@ -37,6 +37,7 @@ class ManagerConfig(CommonConfig):
     user_config_schema_path: Path | None = None
     resource_control: ResourceControl = Field(default_factory=ResourceControl)
     mu_child_ep_grace_period_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
+    finish_up_s: Annotated[float, Field(ge=0, le=24 * 3600)] = 20.0  # for running tasks, at a stop
     allowed_users: frozenset[str] | None = None
     allowed_groups: frozenset[str] | None = None
     minimum_uid: Annotated[int, Field(ge=1)] = 1000

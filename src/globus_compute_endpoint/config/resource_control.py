@@ -112,10 +112,15 @@ class Limits(BaseModel):
         ]
 
     def all_properties(self) -> list[tuple[str, tuple[str, object]]]:
-        """As :meth:`properties`, and what is not limited is set free, should it have been."""
-        unlimited = dict.fromkeys(type(self).model_fields, _INFINITY)
-        values = unlimited | self.model_dump(exclude_none=True)
-        return [self._property(name, value) for name, value in values.items()]
+        """As :meth:`properties`, and what is not limited is set free, should it have been.
+
+        These are the ones which systemd lets be changed while a unit runs.
+        """
+        values = {name: getattr(self, name) for name in Limits.model_fields}
+        return [
+            self._property(name, _INFINITY if value is None else value)
+            for name, value in values.items()
+        ]
 
     @staticmethod
     def _property(name: str, value: object) -> tuple[str, tuple[str, object]]:

@@ -21,7 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
-__all__ = ["RESERVED", "render_user_config"]
+__all__ = ["RESERVED", "check_templates", "render_user_config"]
 
 RESERVED = frozenset({"_GC", "parent_config", "user_runtime", "mapped_identity"})
 
@@ -112,7 +112,26 @@ def render_user_config(
     return _render(template, {**variables, **reserved, "_GC": reserved}, included or {})
 
 
-def _render(template: str, variables: Mapping[str, Any], included: Mapping[str, str]) -> str:
+def check_templates(templates: Mapping[str, str]) -> None:
+    """Check, without rendering them, that templates can be rendered; they are given by name.
+
+    Raises:
+        Problem: one is not Jinja, or names a filter which there is not (CONFIGURATION).
+    """
+    environment = _environment({})
+    for name, text in templates.items():
+        try:
+            environment.compile(text, name, raw=True)
+        except jinja2.TemplateSyntaxError as error:
+            raise Problem(
+                "TEMPLATE_INVALID",
+                f"{name}, line {error.lineno}: {error.message}",
+                "correct the template; see Jinja's template designer documentation",
+                ExitStatus.CONFIGURATION,
+            ) from error
+
+
+def _environment(included: Mapping[str, str]) -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         undefined=jinja2.StrictUndefined,
         finalize=_finalize,
@@ -120,8 +139,12 @@ def _render(template: str, variables: Mapping[str, Any], included: Mapping[str, 
         loader=jinja2.DictLoader(included),
     )
     environment.filters["shell_escape"] = _shell_escape
+    return environment
+
+
+def _render(template: str, variables: Mapping[str, Any], included: Mapping[str, str]) -> str:
     try:
-        rendered = environment.from_string(template).render(variables)
+        rendered = _environment(included).from_string(template).render(variables)
     except jinja2.UndefinedError as error:
         raise _wrong_options(
             f"the endpoint's template needs a value which is missing: {error.message}",

@@ -62,6 +62,11 @@ class EndpointPaths:
         return _RUNTIME / self.name / "manager" / "socket"
 
     @property
+    def reload_socket(self) -> Path:
+        """Where root asks the manager to take its configuration anew."""
+        return _RUNTIME / self.name / "manager" / "reload"
+
+    @property
     def spawner_socket(self) -> Path:
         """Where the manager reaches the spawner."""
         return _RUNTIME / self.name / "spawner" / "socket"

@@ -124,6 +124,16 @@ class ServiceManager:
             if not error.name.endswith(_GONE):
                 raise _failed(f"stop {name}", error) from error
 
+    async def restart_unit(self, name: str) -> None:
+        """Restart a unit which runs, and return when it is ready. Raises Problem."""
+        what = f"restart {name}"
+        try:
+            job = await self._job("TryRestartUnit", "ss", (name, "replace"), what)
+        except DBusErrorResponse as error:
+            raise _failed(what, error) from error
+        if job != "done":
+            raise Problem("UNIT_NOT_RESTARTED", f"systemd's job to {what} ended as '{job}'")
+
     async def kill_unit(self, name: str, number: signal.Signals) -> None:
         """Send a signal to all processes of a unit; not an error where there are none."""
         try:

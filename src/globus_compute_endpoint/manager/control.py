@@ -58,8 +58,12 @@ class Control:
         """Hand down a later start command's blob, unread."""
         self._channel.send(b'{"type":"credentials"}\n' + blob)
 
+    def drain(self) -> None:
+        """Ask it to take no more tasks, and to end when those which run are done."""
+        self._channel.send(json.dumps({"type": "drain"}).encode())
+
     def stop(self) -> None:
-        """Ask it to finish up and end."""
+        """Ask it to end now."""
         self._channel.send(json.dumps({"type": "stop"}).encode())
 
     async def last_state(self) -> str:

@@ -84,8 +84,13 @@ class UserEndpoint(abc.ABC):
             pass
         return True
 
+    def ask_to_finish(self) -> None:
+        """Have it take no more tasks, and end when those which run are done."""
+        if self.control:
+            self.control.drain()
+
     async def ask_to_end(self) -> None:
-        """Have it finish up; by a signal where it does not listen to us."""
+        """Have it end; by a signal where it does not listen to us."""
         if self.control and self.control.is_open:
             self.control.stop()
         else:

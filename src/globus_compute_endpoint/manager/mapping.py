@@ -45,6 +45,10 @@ class IdentityMapping:
         else:
             log.info("took the new identity mapping %s", self.path)
 
+    def put(self, path: Path, mappers: list[IdentityMappingProtocol]) -> None:
+        """Let a file which was loaded and found valid take the place of the present one."""
+        self.path, self._mappers = path, mappers
+
     def map(self, identities: tuple[Identity, ...]) -> Mapped | None:
         """The first identity that a mapping accepts, mappings in the file's order."""
         for mapper in self._mappers:

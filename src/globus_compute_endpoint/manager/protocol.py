@@ -76,6 +76,12 @@ class ProblemFields(_Frame):
             exit_status=problem.exit_status,
         )
 
+    def as_problem(self) -> Problem:
+        """With what the other side said; a status that nobody knows is an internal one."""
+        known = {int(status) for status in ExitStatus}
+        status = ExitStatus(self.exit_status if self.exit_status in known else ExitStatus.INTERNAL)
+        return Problem(self.code, self.message, self.hint, status)
+
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
 

@@ -12,15 +12,14 @@ from uuid import UUID
 
 from setproctitle import setproctitle
 
-from globus_compute_endpoint.config.manager import ManagerSettings, load_manager_settings
 from globus_compute_endpoint.host import journal, notify
 from globus_compute_endpoint.host.paths import EndpointPaths
 from globus_compute_endpoint.host.systemd import ServiceManager
-from globus_compute_endpoint.host.watch import FileWatch
 from globus_compute_endpoint.manager.adoption import adopt_user_endpoints
 from globus_compute_endpoint.manager.gateway_link import GatewayLink
-from globus_compute_endpoint.manager.mapping import IdentityMapping
+from globus_compute_endpoint.manager.in_force import InForce, is_seen_by_gateway
 from globus_compute_endpoint.manager.protocol import Failed, ProblemFields, Start, Status
+from globus_compute_endpoint.manager.reloading import ReloadSocket
 from globus_compute_endpoint.manager.spawner_client import SpawnerClient
 from globus_compute_endpoint.manager.starts import StartRecord, StartRecords
 from globus_compute_endpoint.manager.supervisor import Supervisor
@@ -35,6 +34,7 @@ log = logging.getLogger(__name__)
 _READY_AT_LAST_S = 30.0
 _STOP_JOBS = ("stop",)
 _MAX_STARTS = 64
+_END_S = 60.0  # for user endpoints to end, once they have finished up
 _TOO_BUSY = Problem(
     "TOO_BUSY",
     "too many user endpoints are being started at once",
@@ -46,33 +46,26 @@ _TOO_BUSY = Problem(
 def run_manager(paths: EndpointPaths) -> int:
     """Serve until SIGTERM; returns the exit status, raises Problem where it cannot start."""
     setproctitle(f"Globus Compute Endpoint manager ({paths.name})")
-    settings = load_manager_settings(paths.configuration)
-    journal.log_to_journal("globus-compute-endpoint", debug=settings.config.debug)
-    path = settings.config.identity_mapping_config_path
-    if path is None:
-        raise Problem(
-            "IDENTITY_MAPPING_MISSING",
-            f"{paths.config_yaml} names no identity_mapping_config_path",
-            "a manager that runs as root needs one",
-            ExitStatus.CONFIGURATION,
-        )
-    mapping = IdentityMapping(path)
-    return asyncio.run(_Service(paths, settings, mapping).run())
+    in_force = InForce(paths)
+    _log(in_force)
+    return asyncio.run(_Service(paths, in_force).run())
+
+
+def _log(in_force: InForce) -> None:
+    journal.log_to_journal("globus-compute-endpoint", debug=in_force.settings.config.debug)
 
 
 class _Service:
     """Ties link, supervisor and service manager together."""
 
-    def __init__(
-        self, paths: EndpointPaths, settings: ManagerSettings, mapping: IdentityMapping
-    ) -> None:
+    def __init__(self, paths: EndpointPaths, in_force: InForce) -> None:
         self._paths = paths
-        self._settings = settings
-        self._mapping = mapping
+        self._in_force = in_force
         self._over: asyncio.Future[Problem | None]
         self._supervisor: Supervisor
         self._link: GatewayLink
         self._systemd: ServiceManager
+        self._hosting: SystemHosting
         self._is_ready = False
         self._gateway_says = "waiting for the gateway"
         self._starts: set[asyncio.Task[None]] = set()
@@ -87,9 +80,9 @@ class _Service:
         records = StartRecords(self._paths.starts)
         async with ServiceManager.connect(self._lost_bus) as self._systemd:
             host = Host(spawner, self._systemd)
-            hosting = SystemHosting(self._settings, self._mapping, host)
+            self._hosting = SystemHosting(self._in_force, host)
             self._supervisor = supervisor = Supervisor(
-                self._settings, records, hosting, self._tell_gateway
+                self._in_force.settings, records, self._hosting, self._tell_gateway
             )
             await adopt_user_endpoints(
                 self._paths.manager_unit, records, host, supervisor.adopt, supervisor.died
@@ -104,7 +97,8 @@ class _Service:
     async def _serving(self) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
         self._link = GatewayLink(self._paths.manager_socket, self._is_own_gateway, self)
-        watch = FileWatch(self._mapping.path, self._mapping.reload)
+        reloading = ReloadSocket(self._paths.reload_socket, self._reload)
+        self._in_force.watch()
         late = loop.call_later(_READY_AT_LAST_S, self._ready)
         watchdog = asyncio.create_task(notify.keep_watchdog())
         self._show_status()
@@ -113,7 +107,8 @@ class _Service:
         finally:
             watchdog.cancel()
             late.cancel()
-            watch.close()
+            reloading.close()
+            self._in_force.close()
             self._link.close()
 
     def start(self, frame: Start, blob: bytes) -> None:
@@ -136,12 +131,7 @@ class _Service:
 
     def failed(self, frame: Failed) -> None:
         """See :class:`GatewayUser`. What the gateway gives up on, the unit fails with."""
-        fields = frame.problem
-        try:
-            status = ExitStatus(fields.exit_status)
-        except ValueError:
-            status = ExitStatus.INTERNAL
-        self._end(Problem(fields.code, fields.message, fields.hint, status))
+        self._end(frame.problem.as_problem())
 
     def gateway_lost(self) -> None:
         """See :class:`GatewayUser`."""
@@ -176,6 +166,28 @@ class _Service:
             )
         self._link.answer(frame.number, problem)
         self._show_status()
+
+    async def _reload(self) -> tuple[str, ...]:
+        """Take all files anew; Problem: they are refused, and the old ones stay in force."""
+        before = await self._in_force.reload()
+        after = self._in_force.settings
+        changed = ["the identity mapping"]
+        if before != after:
+            changed.append("configuration, templates and environment")
+            self._supervisor.settings = after
+            _log(self._in_force)
+        try:
+            if before.config.resource_control != after.config.resource_control:
+                changed.append("limits")
+                await self._hosting.apply_limits(self._supervisor.running)
+            if is_seen_by_gateway(before, after):
+                # It registers anew, with what researchers see of the endpoint. It holds no task.
+                await self._systemd.restart_unit(self._paths.gateway_unit)
+        except Problem as problem:
+            problem.message = f"the new configuration is in force, but {problem.message}"
+            raise
+        log.info("reloaded: %s", ", ".join(changed))
+        return tuple(changed)
 
     def _tell_gateway(self, endpoint_id: UUID, problem: ProblemFields, blob: bytes) -> None:
         self._link.tell_end(endpoint_id, problem, blob)
@@ -214,6 +226,11 @@ class _Service:
         await asyncio.gather(*self._starts, return_exceptions=True)
         job = await self._systemd.pending_job_type(self._paths.manager_unit)
         if job in _STOP_JOBS:
+            patience = self._in_force.settings.config.finish_up_s + _END_S
+            notify.notify(
+                EXTEND_TIMEOUT_USEC=int(patience * 1e6),
+                STATUS=f"stopping: {self._supervisor.count} user endpoints finish up",
+            )
             await self._supervisor.stop_all()
         else:
             log.info("leaving %d user endpoints to my successor", self._supervisor.count)

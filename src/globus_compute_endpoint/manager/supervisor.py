@@ -40,7 +40,7 @@ class Supervisor:
         hosting: Hosting,
         tell_end: TellEnd,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._records = records
         self._hosting = hosting
         self._tell_end = tell_end
@@ -83,10 +83,22 @@ class Supervisor:
             extra={"GC_ENDPOINT_ID": str(endpoint.endpoint_id)},
         )
 
+    @property
+    def running(self) -> list[UserEndpoint]:
+        """Those which run."""
+        return list(self._running.values())
+
     async def stop_all(self) -> None:
-        """Ask all to finish up, then stop what still runs."""
+        """Ask all to finish up, then to end; kill what still runs.
+
+        What did not come to its end stays in the journals of the user endpoints.
+        """
         self.stopping = True
-        endpoints = list(self._running.values())
+        endpoints = self.running
+        for endpoint in endpoints:
+            endpoint.ask_to_finish()
+        await _all_ended(endpoints, self.settings.config.finish_up_s)
+        endpoints = [endpoint for endpoint in endpoints if endpoint.is_alive()]
         await _try_all(endpoint.ask_to_end() for endpoint in endpoints)
         await _all_ended(endpoints, _STOP_TIMEOUT_S)
         await _try_all(endpoint.kill() for endpoint in endpoints if endpoint.is_alive())
@@ -149,7 +161,7 @@ class Supervisor:
         )
 
     def _check_numbers(self, user: LocalUser) -> None:
-        config = self._settings.config
+        config = self.settings.config
         uids = [endpoint.uid for endpoint in self._running.values()] + [*self._starting.values()]
         of_user = uids.count(user.uid)
         if of_user >= config.max_user_endpoints_per_user or len(uids) >= config.max_user_endpoints:
@@ -201,7 +213,7 @@ class Supervisor:
     def _commanded_lately(self, endpoint_id: UUID) -> bool:
         """A command which came while it was about to end must not be lost with it."""
         last = self._last_command.pop(endpoint_id, None)
-        grace = self._settings.config.mu_child_ep_grace_period_s
+        grace = self.settings.config.mu_child_ep_grace_period_s
         return last is not None and time.monotonic() - last < grace and not self.stopping
 
 

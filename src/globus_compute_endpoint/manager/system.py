@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
-from globus_compute_endpoint.config.manager import ManagerSettings
 from globus_compute_endpoint.manager.authorize import authorize
 from globus_compute_endpoint.manager.hosting import Approved, OnEnd, UserEndpoint
-from globus_compute_endpoint.manager.mapping import IdentityMapping
+from globus_compute_endpoint.manager.in_force import InForce
 from globus_compute_endpoint.manager.starts import StartRecord
-from globus_compute_endpoint.manager.user_endpoint import Host, start_user_endpoint
+from globus_compute_endpoint.manager.user_endpoint import Host, slice_name, start_user_endpoint
+from globus_compute_endpoint.spawner.protocol import scope_name
 
 __all__ = ["SystemHosting"]
 
@@ -18,15 +19,25 @@ __all__ = ["SystemHosting"]
 class SystemHosting:
     """See :class:`Hosting`."""
 
-    def __init__(self, settings: ManagerSettings, mapping: IdentityMapping, host: Host) -> None:
-        self._settings = settings
-        self._mapping = mapping
+    def __init__(self, in_force: InForce, host: Host) -> None:
+        self._in_force = in_force
         self._host = host
 
     async def authorize(self, record: StartRecord) -> Approved:
         """See :class:`Hosting`."""
-        return await authorize(record, self._mapping, self._host.spawner, self._settings.config)
+        rules = self._in_force
+        return await authorize(record, rules.mapping, self._host.spawner, rules.settings.config)
 
     async def start(self, approved: Approved, manager_id: UUID, on_end: OnEnd) -> UserEndpoint:
         """See :class:`Hosting`."""
-        return await start_user_endpoint(approved, self._settings, manager_id, self._host, on_end)
+        settings = self._in_force.settings
+        return await start_user_endpoint(approved, settings, manager_id, self._host, on_end)
+
+    async def apply_limits(self, running: Sequence[UserEndpoint]) -> None:
+        """Have the limits hold for user endpoints which run already. Raises Problem."""
+        control, systemd = self._in_force.settings.config.resource_control, self._host.systemd
+        for uid in {endpoint.uid for endpoint in running}:
+            await systemd.set_properties(slice_name(uid), control.user.all_properties())
+        for endpoint in running:
+            scope = scope_name(endpoint.endpoint_id)
+            await systemd.set_properties(scope, control.endpoint.all_properties())
