@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import httpx
@@ -20,6 +20,7 @@ from services.harness import (
     Services,
     connected,
     echoing,
+    parsed_result,
     payload,
     results_of,
     tasks_of,
@@ -39,6 +40,11 @@ def raw_request(researcher: Researcher, path: str, document: Any) -> bytes:
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def statuses_of(researcher: Researcher, tasks: Collection[str]) -> set[str]:
+    answer = researcher.done("POST", "/v2/batch_status", {"task_ids": list(tasks)})
+    return {each["status"] for each in answer["results"].values()}
 
 
 @pytest.fixture
@@ -97,6 +103,28 @@ def test_a_repeat_of_an_unanswered_submit_gets_the_same_tasks(
     assert published <= before | ids
     # It was answered now, so the same once more is meant to be more tasks.
     assert ids.isdisjoint(alice.done("POST", path, document)["tasks"][function])
+
+
+def test_an_endpoint_which_goes_while_its_tasks_are_being_sent(
+    alice: Researcher, request: pytest.FixtureRequest
+) -> None:
+    endpoint = alice.register()["endpoint_id"]
+    function = alice.register_function()
+    submitted = alice.submit(endpoint, function, [payload()])
+    group, tasks = submitted["task_group_id"], submitted["tasks"][function]
+    thaw = request.getfixturevalue("frozen_broker")
+    asked = {"task_group_id": group, "create_queue": False}
+    tasks += alice.submit(endpoint, function, [payload()] * 2, **asked)["tasks"][function]
+    deleting = threading.Thread(target=alice.call, args=("DELETE", f"/v2/endpoints/{endpoint}"))
+    deleting.start()
+    wait_for(lambda: statuses_of(alice, tasks) == {"failed"})
+    thaw()
+    deleting.join(60)
+    # The messages of its tasks took the place of none of their results in the outbox.
+    answer = alice.done("GET", "/v2/get_amqp_result_connection_url")
+    with connected(answer["connection_url"]) as results:
+        messages = results.take(f"{answer['queue_prefix']}{group}", 3, 20)
+    assert {str(parsed_result(body).task_id) for _, _, body in messages} == set(tasks)
 
 
 def test_two_answered_submits_are_two(alice: Researcher) -> None:
@@ -195,8 +223,7 @@ def test_kill_minus_nine_at_random_moments_under_load(
             assert recorded == set(submitter.answered)
             results = results_of(alice, submitter.group, len(recorded))
             assert set(results) == recorded
-            statuses = alice.done("POST", "/v2/batch_status", {"task_ids": list(recorded)})
-            assert {each["status"] for each in statuses["results"].values()} == {"success"}
+            assert statuses_of(alice, recorded) == {"success"}
 
 
 @pytest.mark.parametrize("missing", ["tasks", "results"])

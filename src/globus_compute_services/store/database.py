@@ -8,17 +8,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Connection, delete, event, make_url, select
+from sqlalchemy import Connection, delete, event, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from globus_compute_services.problem import ExitStatus, Problem
 from globus_compute_services.store.provisions import provide
-from globus_compute_services.store.schema import Base, SchemaInfo
+from globus_compute_services.store.schema import Base, Outbox, SchemaInfo
 
 __all__ = ["SCHEMA_VERSION", "Database"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SQLITE_BUSY_MS = 10_000
 
 
@@ -55,13 +55,13 @@ class Database:
     async def create(self) -> None:
         """Make what is missing of the tables and of the rows which must be there.
 
-        Tables of an older version become those of this one: so far, versions only added tables.
-        Raises Problem if the database cannot be opened or was made by a newer program.
+        Tables of an older version become those of this one. Raises Problem if the database cannot
+        be opened or was made by a newer program.
         """
         try:
-            async with self._engine.begin() as connection:
-                await connection.run_sync(Base.metadata.create_all)
             async with self.write() as session:
+                connection = await session.connection()
+                await connection.run_sync(_make_tables)
                 info = await session.scalar(select(SchemaInfo))
                 if info is not None and info.version > SCHEMA_VERSION:
                     raise _wrong_version(info.version)
@@ -91,6 +91,27 @@ class Database:
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+def _make_tables(connection: Connection) -> None:
+    """Make the tables which are missing, and anew the outbox of SQLite before version 3.
+
+    Version 2 added tables only; version 3 has an outbox whose ids are used once.
+    """
+    outbox = Base.metadata.tables[Outbox.__tablename__]
+    made = connection.dialect.name == "sqlite" and connection.scalar(
+        text("SELECT sql FROM sqlite_schema WHERE name = 'outbox'")
+    )
+    if not made or "AUTOINCREMENT" in made:
+        Base.metadata.create_all(connection)
+        return
+    columns = ", ".join(column.name for column in outbox.columns)
+    for index in outbox.indexes:
+        index.drop(connection)
+    connection.execute(text("ALTER TABLE outbox RENAME TO old_outbox"))
+    Base.metadata.create_all(connection)
+    connection.execute(text(f"INSERT INTO outbox ({columns}) SELECT {columns} FROM old_outbox"))  # noqa: S608 (our own names)
+    connection.execute(text("DROP TABLE old_outbox"))
 
 
 def _engine(url: str) -> AsyncEngine:

@@ -294,6 +294,9 @@ class Outbox(Base):
     """
 
     __tablename__ = "outbox"
+    # SQLite would give the id of a row deleted while it is being sent to a newer one, which would
+    # then be forgotten in its place.
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 (SQLAlchemy reads it)
     id: Mapped[int] = mapped_column(
         BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True
     )

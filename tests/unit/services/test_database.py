@@ -3,15 +3,15 @@
 
 import asyncio
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import delete, select, text
 
 from globus_compute_services.problem import Problem
 from globus_compute_services.store.database import SCHEMA_VERSION, Database
 from globus_compute_services.store.identities import create_client, list_clients
-from globus_compute_services.store.schema import Client, SigningKey
+from globus_compute_services.store.schema import Client, Outbox, OutboxKind, SigningKey
 from support.databases import as_version
 
 PUBLIC = UUID("4cf29807-cf21-49ec-9443-ff9a3fb9f81c")
@@ -39,6 +39,32 @@ def test_an_older_database_is_brought_up_to_date(tmp_path: Path):
         await database.close()
 
     asyncio.run(run())
+
+
+def test_what_an_older_program_left_to_send_is_sent(tmp_path: Path):
+    async def run() -> None:
+        database = await _made(tmp_path)
+        await as_version(database, 2)
+        old = await _add_to_outbox(database)
+        await database.upgrade()
+        async with database.write() as session:
+            assert [row.body for row in await session.scalars(select(Outbox))] == [b"old"]
+            await session.execute(delete(Outbox))
+        # An id is that of one message for ever.
+        assert await _add_to_outbox(database) > old
+        await database.close()
+
+    asyncio.run(run())
+
+
+async def _add_to_outbox(database: Database) -> int:
+    async with database.write() as session:
+        row = Outbox(
+            kind=OutboxKind.TASK, queue="q", task_id=uuid4(), headers={}, body=b"old", size=3
+        )
+        session.add(row)
+        await session.flush()
+        return row.id
 
 
 def test_a_client_that_has_our_name_does_not_stop_an_upgrade(tmp_path: Path):
