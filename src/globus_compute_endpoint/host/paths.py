@@ -10,7 +10,18 @@ from uuid import UUID
 
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
-__all__ = ["EndpointPaths", "endpoint_paths", "state_directory", "system_endpoints"]
+__all__ = [
+    "JOURNAL_FILE",
+    "WORK_MARKER",
+    "EndpointPaths",
+    "endpoint_paths",
+    "holds_work",
+    "state_directory",
+    "system_endpoints",
+]
+
+JOURNAL_FILE = "journal.db"
+WORK_MARKER = "unfinished"
 
 _CONFIGURATION = Path("/etc/globus-compute-endpoint")
 _STATE = Path("/var/lib/globus-compute-endpoint")
@@ -103,3 +114,15 @@ def system_endpoints() -> list[EndpointPaths]:
 def state_directory(uid: int, endpoint_id: UUID) -> Path:
     """A user endpoint's own directory on local disk."""
     return _USERS_STATE / str(uid) / str(endpoint_id)
+
+
+def holds_work(directory: Path) -> bool:
+    """Whether a user endpoint's directory may hold tasks that nobody else has.
+
+    Raises OSError where that cannot be told.
+    """
+    try:
+        (directory / WORK_MARKER).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True

@@ -199,6 +199,11 @@ class ServiceManager:
         except DBusErrorResponse:
             return None
 
+    async def boot(self) -> str:
+        """What is different after each boot; /proc/sys, with the boot-id, is not for sandboxes."""
+        path = _MANAGER.object_path
+        return str(await self._property(path, _MANAGER.interface, "UserspaceTimestamp"))
+
     async def _call(self, method: str, signature: str = "", body: tuple[Any, ...] = ()) -> Any:
         return await self._bus.call(_MANAGER, method, signature, body)
 

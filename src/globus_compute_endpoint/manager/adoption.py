@@ -6,13 +6,15 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Callable
+from dataclasses import replace
 from uuid import UUID
 
 from globus_compute_endpoint.host import notify
 from globus_compute_endpoint.manager.control import Control
 from globus_compute_endpoint.manager.hosting import Held, OnEnd
 from globus_compute_endpoint.manager.spawner_client import Tenant
-from globus_compute_endpoint.manager.starts import StartRecords
+from globus_compute_endpoint.manager.starts import StartRecord, StartRecords
 from globus_compute_endpoint.manager.user_endpoint import Host, ScopedUserEndpoint
 from globus_compute_endpoint.problem import Problem
 from globus_compute_endpoint.spawner.protocol import scope_name
@@ -28,14 +30,15 @@ async def adopt_user_endpoints(
     manager_unit: str,
     records: StartRecords,
     host: Host,
+    *,
     adopt: OnEnd,
     on_end: OnEnd,
+    resume: Callable[[StartRecord, str | None], None],
 ) -> None:
     """Call ``adopt`` for each that lives, by the scopes there are and the records that only root
-    can fasten to them.
+    can fasten to them, and ``resume`` for each which has a start record alone.
 
-    Start records whose user endpoint is gone are removed: the web services ask again for one which
-    has work. Raises Problem where it cannot be told who lives; then nothing was given up.
+    Raises Problem where it cannot be told who lives; then nothing was given up.
     """
     kept = notify.stored()
     scopes = await host.systemd.active_units(f"{_PREFIX}*{_SUFFIX}")
@@ -45,17 +48,21 @@ async def adopt_user_endpoints(
         endpoint_id = _endpoint_id(scope)
         if endpoint_id is None or tenant is None or tenant.record.endpoint_id != endpoint_id:
             continue
-        spoken_for.add(endpoint_id)
         record = records.read(endpoint_id)
         held = None if record is None else _hold(endpoint_id, tenant, kept)
         if record is None or held is None:
-            log.warning("nobody knows what %s is for, stopping it", scope)
+            log.warning("%s has lost its main process, or its start record: stopping it", scope)
             await host.systemd.clear_unit(scope)
-            records.remove(endpoint_id)
         else:
+            spoken_for.add(endpoint_id)
             uid = tenant.record.uid
-            adopt(ScopedUserEndpoint(record, uid, held, on_end, host))
-    _forget_the_rest(kept, records, spoken_for)
+            adopt(ScopedUserEndpoint(replace(record, uid=uid), uid, held, on_end, host))
+    _close(kept)
+    for endpoint_id in set(records) - spoken_for:
+        if record := records.read(endpoint_id):
+            resume(record, None)
+        else:
+            records.remove(endpoint_id)
 
 
 def _endpoint_id(scope: str) -> UUID | None:
@@ -96,11 +103,7 @@ def _hold(endpoint_id: UUID, tenant: Tenant, kept: dict[str, int]) -> Held | Non
     return None
 
 
-def _forget_the_rest(kept: dict[str, int], records: StartRecords, spoken_for: set[UUID]) -> None:
+def _close(kept: dict[str, int]) -> None:
     for name, descriptor in kept.items():
         os.close(descriptor)
         notify.remove_stored(name)
-    for endpoint_id in records:
-        if endpoint_id not in spoken_for:
-            log.info("user endpoint %s is gone, forgetting its start record", endpoint_id)
-            records.remove(endpoint_id)

@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import socket
+from collections.abc import Callable
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -44,6 +45,8 @@ class Control:
     def __init__(self, endpoint_id: UUID, connection: socket.socket) -> None:
         self._endpoint_id = endpoint_id
         self.last = UserEndpointStatus(type="status", state="starting")
+        self.has_run = False  # whether it has ever said so
+        self.changed: Callable[[], None] = lambda: None
         self._over = asyncio.Event()
         self._channel = packets.PacketChannel(
             connection, self._read, self._ended, max_queued=_MAX_QUEUED_ORDERS
@@ -86,7 +89,7 @@ class Control:
         try:
             if len(packet.data) > _MAX_STATUS:
                 raise ValueError(f"a status of {len(packet.data)} bytes")
-            self.last = UserEndpointStatus.model_validate_json(packet.data)
+            status = UserEndpointStatus.model_validate_json(packet.data)
         except (ValidationError, ValueError) as error:
             log.warning(
                 "user endpoint %s sent no status: %s",
@@ -95,6 +98,11 @@ class Control:
                 extra={"GC_ENDPOINT_ID": str(self._endpoint_id)},
             )
             self._channel.close()
+            return
+        self.has_run |= status.state in ("running", "draining")
+        before, self.last = self.last, status
+        if before.state != status.state:
+            self.changed()
 
     def _ended(self) -> None:
         self._over.set()

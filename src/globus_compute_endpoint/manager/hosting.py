@@ -7,20 +7,21 @@ import abc
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from globus_compute_endpoint.host.privileges import LocalUser
 from globus_compute_endpoint.manager.control import Control
-from globus_compute_endpoint.manager.protocol import Identity, ProblemFields
+from globus_compute_endpoint.manager.ends import End
+from globus_compute_endpoint.manager.protocol import Identity
 from globus_compute_endpoint.manager.starts import StartRecord
-from globus_compute_endpoint.problem import ExitStatus, Problem
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-__all__ = ["Approved", "End", "Held", "Hosting", "OnEnd", "UserEndpoint", "judge"]
+__all__ = ["Approved", "Held", "Hosting", "OnEnd", "Remnant", "UserEndpoint"]
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,10 @@ class Approved:
         }
 
 
-@dataclass(frozen=True)
-class End:
-    """How a user endpoint ended. ``problem``: what its user has not yet been told."""
-
-    clean: bool
-    problem: ProblemFields | None
-
-
 class UserEndpoint(abc.ABC):
     """Its process, watched by a pidfd, and the socket to talk to it, if that is not lost."""
+
+    adopted = False  # whether an earlier instance of its manager started it
 
     def __init__(
         self, record: StartRecord, uid: int, held: Held, on_end: Callable[[UserEndpoint], None]
@@ -60,6 +55,7 @@ class UserEndpoint(abc.ABC):
         self.control = held.control
         self._pidfd = held.pidfd
         self._on_end = on_end
+        self._since = time.monotonic()
         self._ended = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().add_reader(self._pidfd, self._died)
 
@@ -67,6 +63,11 @@ class UserEndpoint(abc.ABC):
     def endpoint_id(self) -> UUID:
         """Its identifier with the web services."""
         return self.record.start.endpoint_id
+
+    @property
+    def seconds(self) -> float:
+        """How long we have known it."""
+        return time.monotonic() - self._since
 
     async def wait(self) -> None:
         """Return once its process has ended."""
@@ -134,42 +135,33 @@ class Held:
     control: Control | None
 
 
+@dataclass(frozen=True)
+class Remnant:
+    """What a user endpoint without a process has left: work or none; why it ended, if known."""
+
+    work: bool
+    reason: str | None = None
+
+
 class Hosting(Protocol):
     """How one kind of manager decides about user endpoints, and starts them."""
 
     async def authorize(self, record: StartRecord) -> Approved:
         """Who is to run it. Raises Problem, worded for the researcher."""
 
-    async def start(self, approved: Approved, manager_id: UUID, on_end: OnEnd) -> UserEndpoint:
-        """Start it. Raises Problem; then nothing is left behind."""
+    async def start(
+        self, approved: Approved, manager_id: UUID, on_end: OnEnd, interruption: str | None
+    ) -> UserEndpoint:
+        """Start it. Raises Problem; then nothing is left behind.
 
+        ``interruption``: why an earlier one of the same id ended out of order.
+        """
 
-def judge(state: str, wait_status: int | None, scope_result: str) -> End:
-    """What its end means, from its own last word, its parent's and systemd's."""
-    if wait_status == 0 or (wait_status is None and state == "stopped"):
-        return End(clean=True, problem=None)
-    if state == "failed":  # it has told its user why
-        return End(clean=False, problem=None)
-    return End(clean=False, problem=ProblemFields.of(_explain(state, wait_status, scope_result)))
+    async def remains(self, record: StartRecord) -> Remnant:
+        """What one that ended has left. Raises Problem where that cannot be told."""
 
+    async def boot(self) -> str:
+        """What is different after each boot of this host."""
 
-def _explain(state: str, wait_status: int | None, scope_result: str) -> Problem:
-    if scope_result == "oom-kill":
-        reason, hint = "it ran out of memory", "ask for less memory, or for a higher limit"
-    elif scope_result == "timeout":
-        reason, hint = "its time limit was reached", "submit shorter work, or ask for a longer time"
-    elif wait_status is not None and os.WIFSIGNALED(wait_status):
-        name = signal.Signals(os.WTERMSIG(wait_status)).name
-        reason, hint = f"it was killed by {name}", "it may have reached its memory limit"
-    elif wait_status is not None:
-        reason = f"its process exited with status {os.waitstatus_to_exitcode(wait_status)}"
-        hint = "a function which calls os._exit ends a ThreadPoolEngine: use another engine"
-        if state == "starting":
-            hint = "the end of its endpoint.log may tell why"
-    else:
-        # adopted from an earlier manager: its parent, who would know, is gone
-        reason = "its process ended"
-        hint = "a function which calls os._exit ends a ThreadPoolEngine; the journal may tell more"
-    return Problem(
-        "USER_ENDPOINT_DIED", f"the user endpoint has died: {reason}", hint, ExitStatus.INTERNAL
-    )
+    def left_in(self, record: StartRecord) -> str:
+        """The directory with its journal, for administrators."""

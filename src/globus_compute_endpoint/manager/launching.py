@@ -23,10 +23,12 @@ def launch_document(
     *,
     manager_id: UUID,
     state_directory: Path | None = None,
+    interruption: str | None = None,
 ) -> bytes:
     """Our part, a newline, and the blob: options and credentials for the user's process alone.
 
-    ``identity`` is the one that was found to be ``user``.
+    ``identity`` is the one that was found to be ``user``. ``interruption`` says why an earlier
+    instance ended out of order, if one did.
     """
     start, config = record.start, settings.config
     ours = {
@@ -37,6 +39,7 @@ def launch_document(
         "ca_certificates": settings.ca_certificates,
         "debug": config.debug,
         "state_directory": str(state_directory) if state_directory else None,
+        "interruption": interruption,
         **manager_part(settings, user, identity),
     }
     return json.dumps(ours).encode() + b"\n" + record.blob

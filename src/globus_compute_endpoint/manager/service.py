@@ -82,10 +82,19 @@ class _Service:
             host = Host(spawner, self._systemd)
             self._hosting = SystemHosting(self._in_force, host)
             self._supervisor = supervisor = Supervisor(
-                self._in_force.settings, records, self._hosting, self._tell_gateway
+                self._in_force.settings,
+                records,
+                self._hosting,
+                self._tell_gateway,
+                self._show_status,
             )
             await adopt_user_endpoints(
-                self._paths.manager_unit, records, host, supervisor.adopt, supervisor.died
+                self._paths.manager_unit,
+                records,
+                host,
+                adopt=supervisor.adopt,
+                on_end=supervisor.died,
+                resume=supervisor.resume,
             )
             async with self._serving():
                 problem = await self._over
@@ -123,7 +132,7 @@ class _Service:
     def status(self, frame: Status) -> None:
         """See :class:`GatewayUser`."""
         if frame.endpoint_id:
-            self._supervisor.manager_id = frame.endpoint_id
+            self._supervisor.registered(frame.endpoint_id)
         self._gateway_says = frame.text
         self._show_status()
         if frame.ready:
@@ -165,7 +174,6 @@ class _Service:
                 hint="ask its administrator to see the journal of the manager",
             )
         self._link.answer(frame.number, problem)
-        self._show_status()
 
     async def _reload(self) -> tuple[str, ...]:
         """Take all files anew; Problem: they are refused, and the old ones stay in force."""
@@ -204,8 +212,7 @@ class _Service:
             notify.notify(READY=1)
 
     def _show_status(self) -> None:
-        running = self._supervisor.count
-        notify.notify(STATUS=f"{self._gateway_says}; user endpoints running: {running}")
+        notify.notify(STATUS=f"{self._gateway_says}; {self._supervisor.summary}")
 
     def _lost_bus(self) -> None:
         self._end(Problem("BUS_LOST", "the system bus went away", "systemd starts this unit again"))
@@ -220,7 +227,7 @@ class _Service:
         if problem:
             log.error("%s", problem, extra={"GC_PROBLEM": problem.code})
             return
-        self._supervisor.stopping = True
+        await self._supervisor.close()
         for start in self._starts:
             start.cancel()  # unanswered: the gateway asks our successor again
         await asyncio.gather(*self._starts, return_exceptions=True)

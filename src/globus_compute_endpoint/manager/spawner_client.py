@@ -24,6 +24,7 @@ from globus_compute_endpoint.spawner.protocol import (
     LookUp,
     Reap,
     Release,
+    Remains,
     Request,
     ScopeRecord,
     Spawn,
@@ -99,6 +100,12 @@ class SpawnerClient:
         answer, _ = await self._ask(Identify(number=self.next_number(), pid=pid))
         return Tenant(answer.record, bool(answer.is_alive)) if answer.record else None
 
+    async def remains(self, uid: int, endpoint_id: UUID) -> tuple[bool, int | None]:
+        """Whether a user endpoint that ended has left work; and its wait status, if known."""
+        number = self.next_number()
+        answer, _ = await self._ask(Remains(number=number, uid=uid, endpoint_id=endpoint_id))
+        return bool(answer.work), answer.wait_status
+
     def close(self) -> None:
         """End the connection; the spawner ends children still at their barrier."""
         if self._channel:
@@ -115,7 +122,9 @@ class SpawnerClient:
                 answer, received = await answered
         except TimeoutError:
             raise Problem(
-                "SPAWNER_TIMEOUT", f"no answer from the spawner within {_ANSWER_TIMEOUT_S:.0f} s"
+                "SPAWNER_TIMEOUT",
+                f"no answer from the spawner within {_ANSWER_TIMEOUT_S:.0f} s",
+                exit_status=ExitStatus.TEMPORARY,
             ) from None
         finally:
             self._waiting.pop(request.number, None)
@@ -165,5 +174,9 @@ class SpawnerClient:
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(
-                    Problem("SPAWNER_LOST", "the spawner went away while it was asked")
+                    Problem(
+                        "SPAWNER_LOST",
+                        "the spawner went away while it was asked",
+                        exit_status=ExitStatus.TEMPORARY,
+                    )
                 )

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from globus_compute_endpoint.manager.protocol import Start, pack, parse_from_gateway
+from globus_compute_endpoint.manager.protocol import Start, pack
 from globus_compute_endpoint.problem import Problem
 
 __all__ = ["StartRecord", "StartRecords"]
@@ -20,10 +20,22 @@ __all__ = ["StartRecord", "StartRecords"]
 
 @dataclass(frozen=True)
 class StartRecord:
-    """A start command as the gateway handed it in, its blob unopened."""
+    """A start command as the gateway handed it in, its blob unopened.
+
+    ``uid`` and ``boot``: as whom, and since which boot, a user endpoint was started from it.
+    """
 
     start: Start
     blob: bytes
+    uid: int | None = None
+    boot: str | None = None
+
+
+class _Written(Start):
+    """A command and what came of it; versions without a journal wrote the command alone."""
+
+    uid: int | None = None
+    boot: str | None = None
 
 
 class StartRecords:
@@ -39,7 +51,7 @@ class StartRecords:
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(pack(record.start, record.blob))
+                file.write(pack(_written(record), record.blob))
                 file.flush()
                 os.fsync(descriptor)
             temporary.replace(path)
@@ -54,10 +66,12 @@ class StartRecords:
     def read(self, endpoint_id: UUID) -> StartRecord | None:
         """The record; None where there is none, or none that makes sense. Raises OSError."""
         try:
-            frame, blob = parse_from_gateway(self._path(endpoint_id).read_bytes())
+            head, _, blob = self._path(endpoint_id).read_bytes().partition(b"\n")
+            written = _Written.model_validate_json(head)
         except (FileNotFoundError, ValidationError):
             return None
-        return StartRecord(frame, blob) if isinstance(frame, Start) else None
+        start = Start.model_validate(written.model_dump(exclude={"uid", "boot"}))
+        return StartRecord(start, blob, written.uid, written.boot)
 
     def remove(self, endpoint_id: UUID) -> None:
         """Forget it: that user endpoint has ended."""
@@ -77,3 +91,8 @@ class StartRecords:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _written(record: StartRecord) -> _Written:
+    fields = record.start.model_dump()
+    return _Written(**fields, uid=record.uid, boot=record.boot)

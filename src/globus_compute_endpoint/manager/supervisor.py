@@ -8,14 +8,17 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 from globus_compute_endpoint.config.manager import ManagerSettings
 from globus_compute_endpoint.host.privileges import LocalUser
-from globus_compute_endpoint.manager.hosting import End, Hosting, UserEndpoint
+from globus_compute_endpoint.manager.ends import End
+from globus_compute_endpoint.manager.hosting import Hosting, UserEndpoint
 from globus_compute_endpoint.manager.protocol import ProblemFields
+from globus_compute_endpoint.manager.revival import Return, Revival
 from globus_compute_endpoint.manager.starts import StartRecord, StartRecords
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
@@ -28,6 +31,7 @@ TellEnd = Callable[[UUID, ProblemFields, bytes], None]
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 25.0
 _KILL_TIMEOUT_S = 5.0
+_NEVER_RAN = "the user endpoint was started several times and died each time: "
 
 
 class Supervisor:
@@ -39,23 +43,44 @@ class Supervisor:
         records: StartRecords,
         hosting: Hosting,
         tell_end: TellEnd,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
+        """``changed`` is called when :meth:`summary` has."""
         self.settings = settings
         self._records = records
         self._hosting = hosting
         self._tell_end = tell_end
+        self._changed = changed
+        self._revival = Revival(self._bring_back)
         self._running: dict[UUID, UserEndpoint] = {}
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._starting: dict[UUID, int] = {}  # the uids
         self._last_command: dict[UUID, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.manager_id: UUID | None = None
+        self._manager_id: UUID | None = None
         self.stopping = False
 
     @property
     def count(self) -> int:
         """How many user endpoints run."""
         return len(self._running)
+
+    @property
+    def summary(self) -> str:
+        """How they fare, in words."""
+        controls = [endpoint.control for endpoint in self._running.values()]
+        silent = sum(1 for each in controls if each and each.last.state == "starting")
+        parts = [f"user endpoints running: {self.count}"]
+        if silent:
+            parts.append(f"{silent} of them not connected yet")
+        if self._revival.count:
+            parts.append(f"to be started again: {self._revival.count}")
+        return ", ".join(parts)
+
+    def registered(self, manager_id: UUID) -> None:
+        """We have an id: from now on user endpoints can be started."""
+        self._manager_id = manager_id
+        self._revival.open()
 
     async def start(self, record: StartRecord) -> None:
         """Carry out a start command; for one that runs, hand its fresh credentials down.
@@ -70,12 +95,14 @@ class Supervisor:
             else:
                 if running:
                     await self._bury(running)
-                await self._start_new(record)
+                if not self._revival.hasten(record):
+                    await self._start_commanded(record)
             self._last_command[endpoint_id] = time.monotonic()
 
     def adopt(self, endpoint: UserEndpoint) -> None:
         """Supervise a user endpoint which an earlier instance of this manager started."""
-        self._running[endpoint.endpoint_id] = endpoint
+        endpoint.adopted = True
+        self._has_begun(endpoint)
         log.info(
             "adopted user endpoint %s, process %d",
             endpoint.endpoint_id,
@@ -88,12 +115,22 @@ class Supervisor:
         """Those which run."""
         return list(self._running.values())
 
+    def resume(self, record: StartRecord, reason: str | None) -> None:
+        """See to what a user endpoint has left which ended while there was no manager."""
+        self._revival.plan(Return(record, reason))
+        self._changed()
+
+    async def close(self) -> None:
+        """Start nobody again; what runs goes on."""
+        self.stopping = True
+        await self._revival.close()
+
     async def stop_all(self) -> None:
         """Ask all to finish up, then to end; kill what still runs.
 
         What did not come to its end stays in the journals of the user endpoints.
         """
-        self.stopping = True
+        await self.close()
         endpoints = self.running
         for endpoint in endpoints:
             endpoint.ask_to_finish()
@@ -121,44 +158,58 @@ class Supervisor:
                 "stop it first, or wait until it is idle",
                 ExitStatus.UNAVAILABLE,
             )
-        self._records.write(record)
-        running.record = record
+        running.record = replace(record, uid=running.record.uid, boot=running.record.boot)
+        self._records.write(running.record)
         if running.control:
             running.control.renew_credentials(record.blob)
 
-    async def _start_new(self, record: StartRecord) -> None:
-        assert self.manager_id is not None  # a gateway that sends starts has registered
+    async def _start_commanded(self, record: StartRecord) -> None:
+        try:
+            await self._start_new(record, None)
+        except BaseException:
+            self._records.remove(record.start.endpoint_id)
+            raise
+
+    async def _start_new(self, record: StartRecord, interruption: str | None) -> None:
+        assert self._manager_id is not None  # a gateway that sends starts has registered
         start = record.start
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 approved = await self._hosting.authorize(record)
-                self._check_numbers(approved.user)
-                self._starting[start.endpoint_id] = approved.user.uid
+                user = approved.user
+                self._check_numbers(user)
+                _check_same_user(record, user)
+                self._starting[start.endpoint_id] = user.uid
+                record = replace(record, uid=user.uid, boot=await self._hosting.boot())
                 self._records.write(record)
-                endpoint = await self._hosting.start(approved, self.manager_id, self.died)
+                endpoint = await self._hosting.start(
+                    replace(approved, record=record), self._manager_id, self.died, interruption
+                )
         except TimeoutError:
-            self._records.remove(start.endpoint_id)
             raise Problem(
                 "START_TIMEOUT",
                 f"the user endpoint did not start within {_START_TIMEOUT_S:.0f} s",
                 "try again; if it persists, tell the endpoint's administrator",
                 ExitStatus.TEMPORARY,
             ) from None
-        except BaseException:
-            self._records.remove(start.endpoint_id)
-            raise
         finally:
             self._starting.pop(start.endpoint_id, None)
-        self._running[start.endpoint_id] = endpoint
+        self._has_begun(endpoint)
         log.info(
             "started user endpoint %s as %s (uid %d), process %d, for %s",
             start.endpoint_id,
-            approved.user.uname,
-            approved.user.uid,
+            user.uname,
+            user.uid,
             endpoint.pid,
             approved.identity.username,
             extra=approved.fields(),
         )
+
+    def _has_begun(self, endpoint: UserEndpoint) -> None:
+        self._running[endpoint.endpoint_id] = endpoint
+        if endpoint.control:
+            endpoint.control.changed = self._changed
+        self._changed()
 
     def _check_numbers(self, user: LocalUser) -> None:
         config = self.settings.config
@@ -178,34 +229,93 @@ class Supervisor:
             if self._running.get(endpoint_id) is not endpoint:
                 return  # buried already; or it died while it was started, and the start tells
             commanded_lately = self._commanded_lately(endpoint_id)
+            end = await self._bury(endpoint)
+            if not commanded_lately or self._revival.hasten(endpoint.record) or not end.clean:
+                return
             try:
-                end = await self._bury(endpoint)
-                if end.clean and commanded_lately:
-                    await self._start_new(endpoint.record)
+                await self._start_commanded(endpoint.record)
             except (Problem, OSError) as error:
-                log.error("after the end of user endpoint %s: %s", endpoint_id, error)
-                problem = error if isinstance(error, Problem) else _bus_failed(error)
-                self._tell_end(endpoint_id, ProblemFields.of(problem), endpoint.record.blob)
+                self._give_up(endpoint.record, _problem(error))
 
     async def _bury(self, endpoint: UserEndpoint) -> End:
-        endpoint_id = endpoint.endpoint_id
+        """Learn how it ended, and plan its return, or tell who has to know."""
+        endpoint_id, record = endpoint.endpoint_id, endpoint.record
         try:
             end = await endpoint.clean_up()
+        except (Problem, OSError) as error:
+            log.error("after the end of user endpoint %s: %s", endpoint_id, error)
+            end = End(clean=False, told=False, reason=str(_problem(error)))
         finally:
             endpoint.let_go()
             del self._running[endpoint_id]
-            self._records.remove(endpoint_id)
-        log.log(
-            logging.INFO if end.clean else logging.ERROR,
-            "user endpoint %s, process %d, has ended%s",
-            endpoint_id,
-            endpoint.pid,
-            "" if end.clean else f": {end.problem or 'it told its user why'}",
-            extra={"GC_ENDPOINT_ID": str(endpoint_id)},
-        )
-        if end.problem and not self.stopping:  # else what it had to do waits for its successor
-            self._tell_end(endpoint_id, end.problem, endpoint.record.blob)
+        _log_end(endpoint, end)
+        has_run = endpoint.control is None or endpoint.control.has_run or endpoint.adopted
+        self._revival.patience(endpoint_id).lived(endpoint.seconds, has_run=has_run)
+        if not end.told and await self._has_left_work(record):
+            self._plan_return(record, end)
+        else:
+            self._forget(endpoint_id)
+            if end.problem and not self.stopping:  # else what it had to do waits
+                self._tell_end(endpoint_id, end.problem, record.blob)
+        self._changed()
         return end
+
+    async def _has_left_work(self, record: StartRecord) -> bool:
+        try:
+            return (await self._hosting.remains(record)).work
+        except (Problem, OSError) as error:
+            log.warning("what %s has left is not known: %s", record.start.endpoint_id, error)
+            return True  # one that is started for nothing ends when it is idle
+
+    def _plan_return(self, record: StartRecord, end: End) -> None:
+        if self.stopping:
+            return  # our successor finds its record
+        if self._revival.patience(record.start.endpoint_id).is_over:
+            self._give_up(record, Problem("USER_ENDPOINT_DIED", _NEVER_RAN + end.reason, end.hint))
+        else:
+            self._revival.plan(Return(record, None if end.clean else end.reason))
+
+    async def _bring_back(self, endpoint_id: UUID) -> None:
+        async with self._lock(endpoint_id):
+            planned = self._revival.take(endpoint_id)
+            if planned is None or self.stopping:
+                return
+            try:
+                await self._start_again(planned)
+            except (Problem, OSError) as error:
+                problem = _problem(error)
+                if self._revival.patience(endpoint_id).failed(problem):
+                    log.warning("cannot start user endpoint %s again yet: %s", endpoint_id, problem)
+                    self._revival.plan(planned)
+                else:
+                    self._give_up(planned.record, problem)
+        self._changed()
+
+    async def _start_again(self, planned: Return) -> None:
+        record = planned.record
+        remnant = await self._hosting.remains(record)
+        if not remnant.work and not planned.commanded:
+            log.info("user endpoint %s is gone and has left no work", record.start.endpoint_id)
+            self._forget(record.start.endpoint_id)
+        else:
+            await self._start_new(record, planned.reason or remnant.reason)
+
+    def _give_up(self, record: StartRecord, problem: Problem) -> None:
+        endpoint_id = record.start.endpoint_id
+        self._forget(endpoint_id)
+        log.error(
+            "user endpoint %s is not started again: %s; what it left, its journal with the list of"
+            " its batch jobs, is in %s",
+            endpoint_id,
+            problem,
+            self._hosting.left_in(record),
+            extra={"GC_ENDPOINT_ID": str(endpoint_id), "GC_PROBLEM": problem.code},
+        )
+        self._tell_end(endpoint_id, ProblemFields.of(problem), record.blob)
+
+    def _forget(self, endpoint_id: UUID) -> None:
+        self._revival.forget(endpoint_id)
+        self._records.remove(endpoint_id)
 
     def _lock(self, endpoint_id: UUID) -> asyncio.Lock:
         return self._locks.setdefault(endpoint_id, asyncio.Lock())
@@ -231,5 +341,32 @@ async def _all_ended(endpoints: list[UserEndpoint], seconds: float) -> None:
             await asyncio.gather(*(endpoint.wait() for endpoint in endpoints))
 
 
-def _bus_failed(error: OSError) -> Problem:
-    return Problem("SYSTEMD_UNREACHABLE", f"systemd did not answer: {error or 'time-out'}")
+def _problem(error: Problem | OSError) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    what = f"systemd did not answer: {error or 'time-out'}"
+    return Problem("SYSTEMD_UNREACHABLE", what, exit_status=ExitStatus.TEMPORARY)
+
+
+def _check_same_user(record: StartRecord, user: LocalUser) -> None:
+    """What it has left belongs to whom it ran as."""
+    if record.uid not in (None, user.uid):
+        raise Problem(
+            "MAPPED_TO_ANOTHER",
+            f"you are mapped to another local user now ('{user.uname}'): what your user endpoint"
+            " had not finished is given up",
+            "submit it again",
+            ExitStatus.NO_PERMISSION,
+        )
+
+
+def _log_end(endpoint: UserEndpoint, end: End) -> None:
+    log.log(
+        logging.INFO if end.clean else logging.ERROR,
+        "user endpoint %s, process %d, has ended%s%s",
+        endpoint.endpoint_id,
+        endpoint.pid,
+        "" if end.clean else f": {end.reason}",
+        "; it told its user why" if end.told else "",
+        extra={"GC_ENDPOINT_ID": str(endpoint.endpoint_id)},
+    )

@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+from globus_compute_endpoint.host.paths import state_directory
 from globus_compute_endpoint.manager.authorize import authorize
-from globus_compute_endpoint.manager.hosting import Approved, OnEnd, UserEndpoint
+from globus_compute_endpoint.manager.ends import HOST_RESTARTED, Evidence, judge
+from globus_compute_endpoint.manager.hosting import Approved, OnEnd, Remnant, UserEndpoint
 from globus_compute_endpoint.manager.in_force import InForce
 from globus_compute_endpoint.manager.starts import StartRecord
 from globus_compute_endpoint.manager.user_endpoint import Host, slice_name, start_user_endpoint
@@ -28,10 +30,33 @@ class SystemHosting:
         rules = self._in_force
         return await authorize(record, rules.mapping, self._host.spawner, rules.settings.config)
 
-    async def start(self, approved: Approved, manager_id: UUID, on_end: OnEnd) -> UserEndpoint:
+    async def start(
+        self, approved: Approved, manager_id: UUID, on_end: OnEnd, interruption: str | None
+    ) -> UserEndpoint:
         """See :class:`Hosting`."""
         settings = self._in_force.settings
-        return await start_user_endpoint(approved, settings, manager_id, self._host, on_end)
+        return await start_user_endpoint(
+            approved, settings, manager_id, self._host, on_end, interruption=interruption
+        )
+
+    async def remains(self, record: StartRecord) -> Remnant:
+        """See :class:`Hosting`."""
+        if record.uid is None:  # written before there were journals
+            return Remnant(work=False)
+        endpoint_id = record.start.endpoint_id
+        work, wait_status = await self._host.spawner.remains(record.uid, endpoint_id)
+        if record.boot is not None and record.boot != await self.boot():
+            return Remnant(work, HOST_RESTARTED)
+        reason = None if wait_status is None else judge(Evidence(wait_status=wait_status)).reason
+        return Remnant(work, reason)
+
+    async def boot(self) -> str:
+        """See :class:`Hosting`."""
+        return await self._host.systemd.boot()
+
+    def left_in(self, record: StartRecord) -> str:
+        """See :class:`Hosting`."""
+        return str(state_directory(record.uid or 0, record.start.endpoint_id))
 
     async def apply_limits(self, running: Sequence[UserEndpoint]) -> None:
         """Have the limits hold for user endpoints which run already. Raises Problem."""

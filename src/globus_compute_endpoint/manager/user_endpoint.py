@@ -17,14 +17,8 @@ from globus_compute_endpoint.host.paths import state_directory
 from globus_compute_endpoint.host.privileges import LocalUser
 from globus_compute_endpoint.host.systemd import Properties, ServiceManager
 from globus_compute_endpoint.manager.control import Control
-from globus_compute_endpoint.manager.hosting import (
-    Approved,
-    End,
-    Held,
-    OnEnd,
-    UserEndpoint,
-    judge,
-)
+from globus_compute_endpoint.manager.ends import End, Evidence, judge
+from globus_compute_endpoint.manager.hosting import Approved, Held, OnEnd, UserEndpoint
 from globus_compute_endpoint.manager.launching import launch_document
 from globus_compute_endpoint.manager.spawner_client import SpawnerClient
 from globus_compute_endpoint.manager.starts import StartRecord
@@ -74,7 +68,7 @@ class ScopedUserEndpoint(UserEndpoint):
         await self._host.systemd.clear_unit(scope)
         state = await self.control.last_state() if self.control else "running"
         result = scope_end.result if scope_end else "success"
-        return judge(state, wait_status, result)
+        return judge(Evidence(state, wait_status, result))
 
     def let_go(self) -> None:
         """Close our descriptors, here and in the store; the process itself is not touched."""
@@ -109,6 +103,8 @@ async def start_user_endpoint(
     manager_id: UUID,
     host: Host,
     on_end: OnEnd,
+    *,
+    interruption: str | None,
 ) -> ScopedUserEndpoint:
     """Fork, place into a scope, release. Raises Problem; then nothing is left behind."""
     user, endpoint_id = approved.user, approved.record.start.endpoint_id
@@ -119,6 +115,7 @@ async def start_user_endpoint(
         approved.identity.sub,
         manager_id=manager_id,
         state_directory=state_directory(user.uid, endpoint_id),
+        interruption=interruption,
     )
     held = await _fork(approved, settings, host.spawner, document)
     endpoint = ScopedUserEndpoint(approved.record, user.uid, held, on_end, host)

@@ -118,6 +118,11 @@ class Children:
         """How that child ended; None where it still lives or was not ours."""
         return self._ended.get((endpoint_id, pid))
 
+    def last_wait_status(self, endpoint_id: UUID) -> int | None:
+        """How the last child of ``endpoint_id`` ended; None where there was none of ours."""
+        ended = [status for (known, _), status in self._ended.items() if known == endpoint_id]
+        return ended[-1] if ended else None
+
     def abandon(self, owner: object) -> None:
         """End the children which a manager that went away left at their barrier."""
         for child in self._alive.values():

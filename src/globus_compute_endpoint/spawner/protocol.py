@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the manager may ask of the spawner: five requests, each with one answer.
+"""What the manager may ask of the spawner: six requests, each with one answer.
 
 One JSON object a packet. The connection is between two root processes of one endpoint; yet the
 spawner checks each request again, because the manager's sandbox is the weaker wall.
@@ -20,6 +20,7 @@ __all__ = [
     "LookUp",
     "Reap",
     "Release",
+    "Remains",
     "Request",
     "ScopeRecord",
     "Spawn",
@@ -84,7 +85,15 @@ class Identify(_Request):
     pid: int
 
 
-Request = LookUp | Spawn | Release | Reap | Identify
+class Remains(_Request):
+    """Whether a user endpoint that ended has left work; and how it ended, if this spawner knows."""
+
+    operation: Literal["remains"] = "remains"
+    uid: Annotated[int, Field(ge=1, le=2**32 - 2)]
+    endpoint_id: UUID
+
+
+Request = LookUp | Spawn | Release | Reap | Identify | Remains
 
 
 class Answer(_Frame):
@@ -97,6 +106,7 @@ class Answer(_Frame):
     wait_status: int | None = None
     record: ScopeRecord | None = None
     is_alive: bool | None = None
+    work: bool | None = None
 
 
 class ScopeRecord(_Frame):

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from globus_compute_endpoint.host import cgroups, notify, packets
+from globus_compute_endpoint.host.mounts import is_mount_point
+from globus_compute_endpoint.host.paths import holds_work, state_directory
 from globus_compute_endpoint.problem import Problem
 from globus_compute_endpoint.spawner.children import Child, Children, start_time_of
 from globus_compute_endpoint.spawner.lookup import UserLookUp
@@ -27,6 +29,7 @@ from globus_compute_endpoint.spawner.protocol import (
     LookUp,
     Reap,
     Release,
+    Remains,
     ScopeRecord,
     Spawn,
     parse_request,
@@ -157,6 +160,8 @@ class Server:
                     answer = Answer(number=request.number, wait_status=status)
                 case Identify():
                     answer = _identify(request)
+                case Remains():
+                    answer = self._remains(request)
         except (Problem, OSError, LookupError, ValueError) as error:
             log.error("%s refused: %s", request.operation, error)
             answer = Answer(number=request.number, problem=_as_fields(error))
@@ -207,6 +212,14 @@ class Server:
         if child:
             self._ended(child)
         return self._children.wait_status(request.endpoint_id, request.pid)
+
+    def _remains(self, request: Remains) -> Answer:
+        """A process of the manager's could not look into the user's directory."""
+        directory = state_directory(request.uid, request.endpoint_id)
+        # Its owner could have mounted a file system there, whose server lets us wait for ever.
+        work = not is_mount_point(directory) and holds_work(directory)
+        status = self._children.last_wait_status(request.endpoint_id)
+        return Answer(number=request.number, work=work, wait_status=status)
 
     def _send(
         self, connection: socket.socket, answer: Answer, descriptors: tuple[int, ...] = ()

@@ -16,7 +16,8 @@ from globus_compute_endpoint.host import packets
 from globus_compute_endpoint.host.processes import send_signal, wait_for_end
 from globus_compute_endpoint.manager.control import Control
 from globus_compute_endpoint.manager.hosting import Held, OnEnd, UserEndpoint
-from globus_compute_endpoint.manager.starts import StartRecords
+from globus_compute_endpoint.manager.starts import StartRecord, StartRecords
+from globus_compute_endpoint.user_endpoint.leftovers import end_leftovers
 from globus_compute_endpoint.user_manager.hosting import Keeping, OwnUserEndpoint
 from globus_compute_endpoint.user_manager.processes import (
     ProcessRecord,
@@ -34,25 +35,34 @@ _KILL_TIMEOUT_S = 10.0
 def adopt_own(
     records: StartRecords,
     keeping: Keeping,
+    *,
     adopt: Callable[[UserEndpoint], None],
     on_end: OnEnd,
+    resume: Callable[[StartRecord, str | None], None],
 ) -> None:
-    """Call ``adopt`` for each that lives, and forget the others.
+    """Call ``adopt`` for each that lives, and ``resume`` for each that is gone.
 
-    The web services ask again for one which has work.
+    One of another machine may live there: it is left to the web services, who ask again for one
+    which has work and is silent.
     """
     for endpoint_id in list(records):
         record, process = records.read(endpoint_id), keeping.processes.read(endpoint_id)
         pidfd = process.open() if process else None
-        if record is None or process is None or pidfd is None:
-            _tell_where(endpoint_id, process)
-            if pidfd is not None:
-                os.close(pidfd)
-            records.remove(endpoint_id)
-            keeping.processes.remove(endpoint_id)
-        else:
+        if record is not None and process is not None and pidfd is not None:
             held = Held(process.pid, pidfd, _take_up(endpoint_id, process))
-            adopt(OwnUserEndpoint(record, held, on_end, keeping, scope=process.scope))
+            adopt(OwnUserEndpoint(record, held, on_end, keeping, process=process))
+            continue
+        if pidfd is not None:
+            os.close(pidfd)
+        keeping.processes.remove(endpoint_id)
+        if record is None or (process and not process.is_of_this_machine()):
+            where = f", but may still run on {process.host}" if process else ""
+            log.warning("forgetting user endpoint %s%s", endpoint_id, where)
+            records.remove(endpoint_id)
+        else:
+            if process and process.is_of_this_boot() and process.instance:
+                end_leftovers(process.instance, process.pid)
+            resume(record, None)
 
 
 def _take_up(endpoint_id: UUID, process: ProcessRecord) -> Control | None:
@@ -74,7 +84,8 @@ def _take_up(endpoint_id: UUID, process: ProcessRecord) -> Control | None:
 def end_orphans(endpoint: Path, seconds: float) -> None:
     """End the user endpoints of a manager which was killed; after so long, for good.
 
-    ``endpoint`` is the manager's directory.
+    ``endpoint`` is the manager's directory. Start records stay: the next manager looks what work
+    is left.
     """
     directory = records_directory(endpoint)
     records, processes = StartRecords(directory), ProcessRecords(directory)
@@ -89,7 +100,6 @@ def end_orphans(endpoint: Path, seconds: float) -> None:
             send_signal(pidfd, signal.SIGKILL)
             wait_for_end(pidfd, _KILL_TIMEOUT_S)
         os.close(pidfd)
-        records.remove(endpoint_id)
         processes.remove(endpoint_id)
 
 
@@ -99,10 +109,3 @@ def _alive(records: StartRecords, processes: ProcessRecords) -> Iterator[tuple[U
         pidfd = process.open() if process else None
         if pidfd is not None:
             yield endpoint_id, pidfd
-
-
-def _tell_where(endpoint_id: UUID, process: ProcessRecord | None) -> None:
-    if process and not process.is_of_this_machine():
-        log.warning("user endpoint %s may still run on %s", endpoint_id, process.host)
-    else:
-        log.info("user endpoint %s is gone, forgetting its start record", endpoint_id)

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,24 +21,26 @@ from uuid import UUID
 from jeepney.wrappers import DBusErrorResponse
 
 from globus_compute_endpoint.config.manager import ManagerSettings
+from globus_compute_endpoint.host.paths import holds_work
 from globus_compute_endpoint.host.privileges import LocalUser
-from globus_compute_endpoint.host.processes import ProcessIdentity, send_signal
+from globus_compute_endpoint.host.processes import ProcessIdentity, send_signal, this_machine
 from globus_compute_endpoint.host.systemd import Properties, ServiceManager
 from globus_compute_endpoint.manager.control import Control
+from globus_compute_endpoint.manager.ends import HOST_RESTARTED, End, Evidence, judge
 from globus_compute_endpoint.manager.hosting import (
     Approved,
-    End,
     Held,
     OnEnd,
+    Remnant,
     UserEndpoint,
-    judge,
 )
 from globus_compute_endpoint.manager.launching import launch_document
+from globus_compute_endpoint.manager.protocol import Start
 from globus_compute_endpoint.manager.starts import StartRecord
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.spawner.protocol import scope_name
 from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
-from globus_compute_endpoint.user_endpoint.leftovers import INSTANCE_MARK
+from globus_compute_endpoint.user_endpoint.leftovers import INSTANCE_MARK, end_leftovers
 from globus_compute_endpoint.user_manager.authorize import authorize
 from globus_compute_endpoint.user_manager.processes import ProcessRecord, ProcessRecords
 
@@ -45,6 +48,7 @@ __all__ = ["OwnHosting", "OwnUserEndpoint"]
 
 log = logging.getLogger(__name__)
 
+_HOME_TIMEOUT_S = 30.0
 _BUS_ERRORS = (Problem, DBusErrorResponse, OSError)  # of which TimeoutError is one
 # A user endpoint must outlive us, and needs none of our rights with the web services.
 _NOT_INHERITED = (INSTANCE_MARK, "GLOBUS_COMPUTE_CLIENT_ID", "GLOBUS_COMPUTE_CLIENT_SECRET")
@@ -60,12 +64,13 @@ class OwnUserEndpoint(UserEndpoint):
         on_end: OnEnd,
         keeping: Keeping,
         *,
-        scope: str | None,
+        process: ProcessRecord,
         child: subprocess.Popen[bytes] | None = None,
     ) -> None:
         super().__init__(record, os.getuid(), held, on_end)
         self._keeping = keeping
-        self._scope = scope
+        self._scope = process.scope
+        self._instance = process.instance
         self._child = child
 
     async def terminate(self) -> None:
@@ -87,8 +92,9 @@ class OwnUserEndpoint(UserEndpoint):
                 result = scope_end.result if scope_end else result
         self._kill_session()
         await self._clear_scope()
+        await self._end_leftovers()
         state = await self.control.last_state() if self.control else "running"
-        return judge(state, self._wait_status(), result)
+        return judge(Evidence(state, self._wait_status(), result))
 
     def let_go(self) -> None:
         """Close our descriptors, and forget the process, which has ended."""
@@ -107,6 +113,11 @@ class OwnUserEndpoint(UserEndpoint):
         if self._child is not None and self._child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+    async def _end_leftovers(self) -> None:
+        """What was in neither scope nor group of ours, or of a manager before us."""
+        if self._instance is not None:
+            await asyncio.to_thread(end_leftovers, self._instance, self.pid)
 
     async def _clear_scope(self) -> None:
         if self._scope and self._keeping.scopes:
@@ -148,7 +159,9 @@ class OwnHosting:
         """See :class:`Hosting`."""
         return authorize(record, self._own, self._user)
 
-    async def start(self, approved: Approved, manager_id: UUID, on_end: OnEnd) -> UserEndpoint:
+    async def start(
+        self, approved: Approved, manager_id: UUID, on_end: OnEnd, interruption: str | None
+    ) -> UserEndpoint:
         """See :class:`Hosting`.
 
         The process waits for its document, so it does nothing before it is in its scope and in the
@@ -157,18 +170,47 @@ class OwnHosting:
         record, start = approved.record, approved.record.start
         settings = await asyncio.to_thread(self._load)
         document = launch_document(
-            record, settings, approved.user, approved.identity.sub, manager_id=manager_id
+            record,
+            settings,
+            approved.user,
+            approved.identity.sub,
+            manager_id=manager_id,
+            interruption=interruption,
         )
+        instance = uuid.uuid4()
         with contextlib.ExitStack() as undo:
             address = f"globus-compute-{start.endpoint_id}-{secrets.token_hex(8)}"
-            child, held = _spawn(start.endpoint_id, start.name, self._user, address)
+            child, held = _spawn(start, self._user, address, instance)
             undo.callback(self._give_up, start.endpoint_id, child, held)
             scope = await self._place(start.endpoint_id, child.pid, settings)
-            process = ProcessRecord.of(ProcessIdentity.of(child.pid), scope, address)
+            process = ProcessRecord.of(ProcessIdentity.of(child.pid), scope, address, instance)
             self._keeping.processes.write(start.endpoint_id, process)
             await _hand_over(child, document)
             undo.pop_all()
-        return OwnUserEndpoint(record, held, on_end, self._keeping, scope=scope, child=child)
+        return OwnUserEndpoint(record, held, on_end, self._keeping, process=process, child=child)
+
+    async def remains(self, record: StartRecord) -> Remnant:
+        """See :class:`Hosting`."""
+        directory = EndpointDirectory.of(record.start.name).path
+        try:
+            async with asyncio.timeout(_HOME_TIMEOUT_S):
+                work = await asyncio.to_thread(holds_work, directory)
+        except OSError as error:  # of which TimeoutError is one
+            raise Problem(
+                "HOME_AWAY",
+                f"cannot look into {directory}: {error.strerror or 'no answer'}",
+                exit_status=ExitStatus.TEMPORARY,
+            ) from error
+        restarted = record.boot is not None and record.boot != await self.boot()
+        return Remnant(work, HOST_RESTARTED if restarted else None)
+
+    async def boot(self) -> str:
+        """See :class:`Hosting`."""
+        return this_machine().boot_id
+
+    def left_in(self, record: StartRecord) -> str:
+        """See :class:`Hosting`."""
+        return str(EndpointDirectory.of(record.start.name).path)
 
     def _give_up(self, endpoint_id: UUID, child: subprocess.Popen[bytes], held: Held) -> None:
         child.kill()
@@ -198,7 +240,7 @@ class OwnHosting:
 
 
 def _spawn(
-    endpoint_id: UUID, name: str, user: LocalUser, address: str
+    start: Start, user: LocalUser, address: str, instance: UUID
 ) -> tuple[subprocess.Popen[bytes], Held]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -207,7 +249,8 @@ def _spawn(
         try:
             listener.bind("\0" + address)
             listener.listen(1)
-            child = _popen(name, user, theirs.fileno(), listener.fileno())
+            environment = {INSTANCE_MARK: str(instance)}
+            child = _popen(start.name, user, theirs.fileno(), listener.fileno(), environment)
             pidfd = os.pidfd_open(child.pid)
         except OSError as error:
             raise Problem(
@@ -217,10 +260,12 @@ def _spawn(
                 ExitStatus.TEMPORARY,
             ) from error
         undo.pop_all()
-    return child, Held(child.pid, pidfd, Control(endpoint_id, ours))
+    return child, Held(child.pid, pidfd, Control(start.endpoint_id, ours))
 
 
-def _popen(name: str, user: LocalUser, control: int, listen: int) -> subprocess.Popen[bytes]:
+def _popen(
+    name: str, user: LocalUser, control: int, listen: int, environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
     directory = EndpointDirectory.of(name)
     directory.make()
     command = [sys.executable, "-P", "-m", "globus_compute_endpoint", "_start-user-endpoint"]
@@ -231,7 +276,8 @@ def _popen(name: str, user: LocalUser, control: int, listen: int) -> subprocess.
             stdout=output,
             stderr=output,
             cwd=user.home if Path(user.home).is_dir() else "/",
-            env={key: value for key, value in os.environ.items() if key not in _NOT_INHERITED},
+            env={key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
+            | environment,
             start_new_session=True,
             pass_fds=[control, listen],
         )

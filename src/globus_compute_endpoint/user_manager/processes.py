@@ -30,7 +30,8 @@ def records_directory(endpoint: Path) -> Path:
 class ProcessRecord(BaseModel):
     """A process of one boot of one machine, its scope if it has one, and where it listens.
 
-    ``address`` is the name of an abstract socket; see unix(7).
+    ``address`` is the name of an abstract socket; see unix(7). ``instance`` marks the environment
+    of all that it starts.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -42,9 +43,12 @@ class ProcessRecord(BaseModel):
     start_time: int
     scope: str | None = None
     address: str | None = None
+    instance: UUID | None = None
 
     @classmethod
-    def of(cls, process: ProcessIdentity, scope: str | None, address: str) -> ProcessRecord:
+    def of(
+        cls, process: ProcessIdentity, scope: str | None, address: str, instance: UUID
+    ) -> ProcessRecord:
         """A process of this machine."""
         machine = this_machine()
         return cls(
@@ -55,6 +59,7 @@ class ProcessRecord(BaseModel):
             start_time=process.start_time,
             scope=scope,
             address=address,
+            instance=instance,
         )
 
     def is_of_this_machine(self) -> bool:
@@ -62,9 +67,13 @@ class ProcessRecord(BaseModel):
         machine = this_machine()
         return (self.machine_id, self.host) == (machine.machine_id, machine.host)
 
+    def is_of_this_boot(self) -> bool:
+        """Whether this machine has not been restarted since."""
+        return self.is_of_this_machine() and self.boot_id == this_machine().boot_id
+
     def open(self) -> int | None:
         """A pidfd, which the caller closes; None where the process has ended."""
-        if not self.is_of_this_machine() or self.boot_id != this_machine().boot_id:
+        if not self.is_of_this_boot():
             return None
         with open_process(ProcessIdentity(self.pid, self.start_time)) as pidfd:
             return None if pidfd is None else os.dup(pidfd)

@@ -43,6 +43,8 @@ __all__ = ["UserManagerSettings", "serve_user_manager"]
 log = logging.getLogger(__name__)
 
 _NOTICES_TIMEOUT_S = 10.0
+# The services will have nothing of us any more; else user endpoints are our successor's to adopt.
+_FINAL = (ExitStatus.DATA, ExitStatus.UNAVAILABLE, ExitStatus.NO_PERMISSION)
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,18 @@ class _Service:
         async with user_service_manager(user.uname, keeping.lose_scopes) as keeping.scopes:
             hosting = OwnHosting(self._load, user, own, keeping)
             self._supervisor = Supervisor(self._files, records, hosting, self._tell_end)
-            self._supervisor.manager_id = self._settings.registration.endpoint_id
-            adopt_own(records, keeping, self._supervisor.adopt, self._supervisor.died)
+            supervisor = self._supervisor
+            adopt_own(
+                records,
+                keeping,
+                adopt=supervisor.adopt,
+                on_end=supervisor.died,
+                resume=supervisor.resume,
+            )
+            supervisor.registered(self._settings.registration.endpoint_id)
             async with self._connected():
                 problem = await self._over
-                if problem is None:
+                if problem is None or problem.exit_status in _FINAL:
                     await self._end_all()
             await self._close_notices()
         return problem

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
 
-from globus_compute_endpoint.manager.protocol import Identity, Start
+from globus_compute_endpoint.manager.protocol import Identity, Start, pack
 from globus_compute_endpoint.manager.starts import StartRecord, StartRecords
 from globus_compute_endpoint.problem import Problem
 
@@ -28,6 +29,18 @@ def test_a_record_is_there_until_it_is_removed(tmp_path):
     records.remove(UUID(int=7))
     assert list(records) == []
     assert records.read(UUID(int=7)) is None
+
+
+def test_it_tells_as_whom_and_since_which_boot_it_runs(tmp_path):
+    records = StartRecords(tmp_path)
+    written = replace(record(), uid=1001, boot="1700000000")
+    records.write(written)
+    assert records.read(UUID(int=7)) == written
+
+
+def test_records_of_versions_before_the_journal_are_read(tmp_path):
+    (tmp_path / str(UUID(int=7))).write_bytes(pack(record().start, record().blob))
+    assert StartRecords(tmp_path).read(UUID(int=7)) == record()
 
 
 def test_what_is_left_of_a_write_cut_short_is_no_record(tmp_path):
