@@ -13,7 +13,7 @@ import psutil
 import pytest
 from globus_compute_sdk import ShellFunction
 
-from engines.conftest import Started, error_in
+from engines.conftest import Bench, Started, error_in
 from globus_compute_endpoint.engines.globus_compute import GlobusComputeEngine
 from support.tasks import read_result, value_of
 
@@ -85,6 +85,12 @@ def surroundings() -> tuple[str, str, str]:
     return os.environ["GC_TASK_UUID"], os.environ.get("GC_TASK_SANDBOX_DIR", ""), os.getcwd()
 
 
+async def until_begun(bench: Bench, tasks: int) -> None:
+    async with asyncio.timeout(10):
+        while len(bench.begun) < tasks:  # noqa: ASYNC110  (marks are seen when they are looked for)
+            await asyncio.sleep(0.1)
+
+
 def descendants() -> set[int]:
     mine = psutil.Process().children(recursive=True)
     return {each.pid for each in mine if each.status() != psutil.STATUS_ZOMBIE}
@@ -146,18 +152,35 @@ async def test_a_lost_task_is_run_again_as_often_as_allowed(started: Started, tm
 async def test_a_dead_interchange_is_noticed_and_replaced(started: Started):
     async with started(ENGINE) as bench:
         assert await bench.value(add, 0, 0) == 0
-        running = bench.submit(nap, 60)
+        running = [bench.submit(nap, 60) for _ in range(2)]
+        waiting = bench.submit(nap, 0)
+        await until_begun(bench, 3)
         assert isinstance(bench.engine, GlobusComputeEngine)
         life = bench.engine._life
         assert life is not None
         began = time.monotonic()
         os.kill(life.executor.interchange_proc.pid, signal.SIGKILL)
-        code, text = error_in(read_result(await asyncio.wait_for(running, 10)))
-        assert time.monotonic() - began < 2
-        assert code == "WorkerLost"
-        assert "interchange" in text
-        assert await bench.value(add, 1, 1) == 2
+        for each in running:
+            code, text = error_in(read_result(await asyncio.wait_for(each, 10)))
+            assert time.monotonic() - began < 2
+            assert code == "WorkerLost"
+            assert "interchange" in text
+        assert value_of(await waiting) == "rested"  # it had not begun
+        assert not bench.lost  # nor was that an attempt
     assert not descendants()
+
+
+async def test_a_pause_keeps_tasks_from_workers(started: Started):
+    async with started(ENGINE) as bench:
+        assert await bench.value(add, 0, 0) == 0
+        running = [bench.submit(nap, 3) for _ in range(2)]
+        waiting = [bench.submit(nap, 0) for _ in range(3)]
+        await until_begun(bench, 3)
+        bench.engine.pause()
+        await asyncio.wait_for(bench.engine.quiet(), 10)
+        assert all(each.done() for each in running)
+        assert not any(each.done() for each in waiting)
+        assert bench.engine.busy == 0
 
 
 async def test_a_dead_block_is_replaced(started: Started):

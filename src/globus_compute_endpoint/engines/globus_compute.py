@@ -4,23 +4,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
 import sys
 import traceback
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from parsl.executors.errors import BadStateException, InvalidResourceSpecification
 from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 
+from globus_compute_endpoint.backoff import Backoff
 from globus_compute_endpoint.config.engines import GlobusComputeEngineConfig
 from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
+from globus_compute_endpoint.engines.batch_jobs import cancel_jobs, runs_batch_jobs
 from globus_compute_endpoint.engines.handoff import Handoff
-from globus_compute_endpoint.engines.htex import ExecutorLife, in_thread
+from globus_compute_endpoint.engines.htex import ExecutorLife
 from globus_compute_endpoint.engines.htex_options import executor_factory
+from globus_compute_endpoint.engines.starts import Starts
+from globus_compute_endpoint.engines.threads import in_thread
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.worker.shipping import payload
 
@@ -33,6 +39,8 @@ _RESTART_PAUSE = 1.0  # seconds, so that a machine out of memory is not pressed
 _SLOTS_LIMIT = 4096
 _KEPT_RUNS = 5
 _CLEANING_TIMEOUT = 60.0
+_CANCELLING_PATIENCE = 30.0  # seconds until tasks are taken all the same
+_CANCELLING_ATTEMPTS = 20
 
 Done = tuple[ExecutorLife, str, Future[bytes]]
 
@@ -47,18 +55,24 @@ class GlobusComputeEngine(Engine):
         executor = self._make_executor()
         provider = executor.provider
         nodes = min(provider.max_blocks, _SLOTS_LIMIT) * provider.nodes_per_block
+        self._remote = runs_batch_jobs(provider)
         self._workers_per_node = executor.workers_per_node
         self.slots = int(min(_SLOTS_LIMIT, nodes * self._workers_per_node))
         self._life: ExecutorLife | None = None
         self._starting: asyncio.Task[None] | None = None
         self._burials: set[asyncio.Task[None]] = set()
+        self._cancelling: asyncio.Task[None] | None = None
+        self._lost_ones: dict[str, str] = {}  # tasks whose attempt may be lost, and why
+        self._sorting: asyncio.Task[None] | None = None
         self._tasks: dict[str, TaskRequest] = {}  # all that are not delivered yet
         self._handoff: Handoff[Done] | None = None
 
     async def start(self, context: EngineContext) -> None:
         await super().start(context)
         self._handoff = Handoff(self._done)
+        self._starts = Starts(context)
         _find_parsl_on_path()
+        await self._cancel_earlier_jobs()
         try:
             await in_thread(self._remove_old_runs, _CLEANING_TIMEOUT)
             await self._start_life()
@@ -76,12 +90,20 @@ class GlobusComputeEngine(Engine):
 
     @property
     def busy(self) -> int:
-        return len(self._tasks)
+        # Which tasks Parsl has given to workers is known when it is asked, and that is in a pause.
+        held = self._life.held if self._life is not None else 0
+        return len(self._tasks) if held is None else min(held, len(self._tasks))
+
+    def pause(self) -> None:
+        if self._life is not None:
+            self._life.pause()
+        super().pause()
 
     async def stop(self) -> None:
         self.abandon()
-        if self._starting is not None:
-            self._starting.cancel()
+        for each in (self._starting, self._sorting, self._cancelling):
+            if each is not None:
+                each.cancel()
         if self._life is not None:
             await self._life.stop()
         if self._burials:
@@ -97,6 +119,9 @@ class GlobusComputeEngine(Engine):
             "idle_workers": workers - busy,
             "pending_tasks": len(self._tasks) - busy,
         }
+
+    def worker_context(self, task: TaskRequest) -> dict[str, Any]:
+        return super().worker_context(task) | {"marks_sync": self._remote}
 
     @property
     def _directory_of_runs(self) -> Path:
@@ -117,6 +142,9 @@ class GlobusComputeEngine(Engine):
             strategy=self._config.strategy,
             max_idletime=scaling.max_idletime,
             period=scaling.strategy_period,
+            jobs=self.context.jobs,
+            job_name=f"globus-compute-{self.context.endpoint_id}",
+            on_look=self._looked,
             on_death=self._lost,
         )
         try:
@@ -125,6 +153,8 @@ class GlobusComputeEngine(Engine):
             await life.stop()
             raise
         self._life = life
+        if self.paused:
+            life.pause()
 
     def _send(self, task: TaskRequest) -> None:
         if self._life is None:
@@ -142,7 +172,8 @@ class GlobusComputeEngine(Engine):
             return
         except Exception as error:  # whatever has put the executor into a bad state
             log.exception("The executor takes no more tasks")
-            self._lost(life, f"The endpoint's executor has broken down: {error}")
+            reason = f"The endpoint's executor has broken down: {error}"
+            self._lost(life, reason, can_be_helped=True)
             return
         self.note_start(task, "Parsl's executor")
         assert self._handoff is not None
@@ -156,22 +187,59 @@ class GlobusComputeEngine(Engine):
             return  # an executor which was given up: its tasks were dealt with
         error = future.exception()
         if error is None:
-            del self._tasks[task_id]
-            self.context.deliver(task_id, future.result())
-            self._note_busy()
+            self._deliver(task, future.result())
         elif isinstance(error, _SYSTEM_FAILURES):
-            self._try_again(task, _explain(error))
+            self._lost_ones[task_id] = _explain(error)
+            self._sort_out()
         else:
             self._finish(task, "WorkerDefect", _defect(error))
 
-    def _lost(self, life: ExecutorLife, reason: str) -> None:
+    def _deliver(self, task: TaskRequest, packed: bytes) -> None:
+        self._forget(task)
+        self._starts.check(packed)
+        self.context.deliver(task.task_id, packed)
+        if self.paused and self._life is not None:
+            self._life.look()  # and count those which are left
+        self._note_busy()
+
+    async def _looked(self) -> None:
+        await self._starts.read()
+        self._note_busy()
+
+    def _lost(self, life: ExecutorLife, reason: str, can_be_helped: bool) -> None:
         """Give up an executor: its tasks are tried again where that is allowed, else fail."""
         if self.abandoned:
             return
         self._life = None
         self._bury(life)
+        if can_be_helped:
+            self._lost_ones |= dict.fromkeys(self._tasks, reason)
+            self._sort_out()
+            return
         for task in list(self._tasks.values()):
             self._try_again(task, reason)
+
+    def _sort_out(self) -> None:
+        if self._sorting is None:
+            self._sorting = asyncio.create_task(self._sort_out_lost(), name="htex losses")
+
+    async def _sort_out_lost(self) -> None:
+        """Tell the tasks whose attempt was lost from those which had none yet."""
+        try:
+            while self._lost_ones:
+                await self._starts.read()
+                lost, self._lost_ones = self._lost_ones, {}
+                for task_id, reason in lost.items():
+                    task = self._tasks.get(task_id)
+                    if task is None:
+                        continue
+                    if self._starts.may_have_begun(task_id):
+                        self._try_again(task, reason)
+                    elif not self.paused:
+                        self._send(task)
+        finally:
+            self._sorting = None
+        self._note_busy()
 
     def _bury(self, life: ExecutorLife) -> None:
         burial = asyncio.create_task(life.stop(), name="htex burial")
@@ -198,7 +266,8 @@ class GlobusComputeEngine(Engine):
         finally:
             self._starting = None
         for task in list(self._tasks.values()):
-            self._send(task)
+            if task.task_id not in self._lost_ones:
+                self._send(task)
 
     def _try_again(self, task: TaskRequest, reason: str) -> None:
         del self._tasks[task.task_id]
@@ -207,10 +276,40 @@ class GlobusComputeEngine(Engine):
             self.submit(again)
         self._note_busy()
 
+    async def _cancel_earlier_jobs(self) -> None:
+        """Cancel what an earlier life has left with the scheduler, before anything else runs.
+
+        A scheduler which is away is asked again for a while, and by each later life.
+        """
+        earlier = self.context.jobs.earlier
+        if not earlier:
+            return
+        log.info("Cancelling %d batch jobs of an earlier life", len(earlier))
+        self._cancelling = asyncio.create_task(self._cancel_jobs(earlier), name="htex cancelling")
+        await asyncio.wait([self._cancelling], timeout=_CANCELLING_PATIENCE)
+        if not self._cancelling.done():
+            log.error("Going on; batch jobs of an earlier life are still to be cancelled")
+
+    async def _cancel_jobs(self, left: tuple[str, ...]) -> None:
+        pause = Backoff(1.0, 60.0)
+        for _ in range(_CANCELLING_ATTEMPTS):
+            provider = self._make_executor().provider
+            cancel = partial(cancel_jobs, provider, left, self.context.jobs.forget)
+            with contextlib.suppress(TimeoutError):
+                left = await in_thread(cancel, _CLEANING_TIMEOUT)
+            if not left:
+                return
+            await asyncio.sleep(pause.next())
+        log.error("Batch jobs of an earlier life are not cancelled: %s", ", ".join(left))
+
     def _finish(self, task: TaskRequest, code: str, text: str) -> None:
-        del self._tasks[task.task_id]
+        self._forget(task)
         self.fail(task, code, text)
         self._note_busy()
+
+    def _forget(self, task: TaskRequest) -> None:
+        del self._tasks[task.task_id]
+        self._starts.forget(task.task_id)
 
 
 def _find_parsl_on_path() -> None:

@@ -7,12 +7,11 @@ import asyncio
 import contextlib
 import logging
 import os
-import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -20,13 +19,14 @@ import zmq
 from parsl.jobs.states import TERMINAL_STATES, JobState
 from parsl.jobs.strategy import Strategy
 
+from globus_compute_endpoint.engines.base import JobLog
+from globus_compute_endpoint.engines.batch_jobs import JobGate, runs_batch_jobs
 from globus_compute_endpoint.engines.htex_options import PromptLocalProvider
+from globus_compute_endpoint.engines.threads import in_thread
 
-__all__ = ["ExecutorLife", "in_thread"]
+__all__ = ["ExecutorLife"]
 
 log = logging.getLogger(__name__)
-
-Value = TypeVar("Value")
 
 _MARK = "GLOBUS_COMPUTE_ENGINE_RUN"
 _START_TIMEOUT = 90.0
@@ -37,37 +37,12 @@ _FAILED_BLOCKS = 3  # so many in a row which never served anyone are given up
 _SHOWN = 2000
 
 
-async def in_thread(function: Callable[[], Value], seconds: float) -> Value:
-    """Call something that may block for ever in a thread which nobody has to wait for.
-
-    Raises:
-        TimeoutError: it takes longer; it goes on, unheeded.
-    """
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[Value] = loop.create_future()
-
-    def settle(value: Any, error: Exception | None) -> None:
-        if not outcome.done():
-            if error is None:
-                outcome.set_result(value)
-            else:
-                outcome.set_exception(error)
-
-    def run() -> None:
-        value, problem = None, None
-        try:
-            value = function()
-        except Exception as error:  # noqa: BLE001  (raised again in the loop)
-            problem = error
-        with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
-            loop.call_soon_threadsafe(settle, value, problem)
-
-    threading.Thread(target=run, daemon=True, name="htex call").start()
-    return await asyncio.wait_for(outcome, seconds)
-
-
 class ExecutorLife:
-    """An executor from its start to its end. ``on_death`` is called once if it ends by itself."""
+    """An executor from its start to its end.
+
+    ``on_look`` is awaited after each look at its blocks. ``on_death`` is called once if it ends
+    by itself, with the reason and whether that can be helped by another life.
+    """
 
     def __init__(
         self,
@@ -77,13 +52,23 @@ class ExecutorLife:
         strategy: str,
         max_idletime: float,
         period: float,
-        on_death: Callable[[ExecutorLife, str], None],
+        jobs: JobLog,
+        job_name: str,
+        on_look: Callable[[], Awaitable[None]],
+        on_death: Callable[[ExecutorLife, str, bool], None],
     ) -> None:
         self.executor = executor
         self._run = str(uuid4())
         self._directory = directory / self._run[:8]
         self._period = period
+        self._jobs = jobs
+        self._job_name = job_name
+        self._gate: JobGate | None = None
+        self._on_look = on_look
         self._on_death = on_death
+        self._paused = False
+        #: How many tasks its workers have, as counted in a pause.
+        self.held: int | None = None
         self._strategy = Strategy(strategy=strategy, max_idletime=max_idletime)
         self._wake = asyncio.Event()
         self._scaling: asyncio.Task[None] | None = None
@@ -102,6 +87,8 @@ class ExecutorLife:
         executor.run_dir = str(self._directory)
         executor.run_id = self._run
         executor.provider.script_dir = str(scripts)
+        if runs_batch_jobs(executor.provider):
+            self._gate = JobGate(executor.provider, self._jobs, scripts, self._job_name)
         os.environ[_MARK] = self._run  # what the engine starts inherits it: see _stragglers
         await in_thread(executor.start, _START_TIMEOUT)
         executor.outgoing_q.zmq_socket.setsockopt(zmq.SNDTIMEO, _SEND_TIMEOUT_MS)
@@ -122,6 +109,15 @@ class ExecutorLife:
         if not self._active_blocks():
             self._wake.set()  # not at the next tick: someone is waiting
         return future
+
+    def pause(self) -> None:
+        """Have the interchange keep what it has not given to workers, and count the rest."""
+        self._paused = True
+        self._wake.set()
+
+    def look(self) -> None:
+        """Look after the blocks, or count tasks in a pause, soon."""
+        self._wake.set()
 
     def status(self) -> dict[str, Any]:
         """Return figures of the provider's blocks, as of the last look."""
@@ -157,15 +153,38 @@ class ExecutorLife:
             except Exception:  # a scheduler may be away for hours, and come back
                 log.warning("Looking after the blocks has failed", exc_info=True)
             if reason := self._hopeless():
-                self._die(reason)
+                self._die(reason, can_be_helped=False)
                 return
+            await self._on_look()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._period)
             self._wake.clear()
 
     def _look(self) -> None:
+        if self._paused:
+            self._hold_tasks()
+            return
         self.executor.poll_facade()
         self._strategy.strategize([self.executor])
+        if self._gate is not None:
+            self._gate.ended(self._ended_jobs())
+
+    def _hold_tasks(self) -> None:
+        executor = self.executor
+        managers = executor.connected_managers()
+        while active := [each for each in managers if each["active"]]:
+            for each in active:
+                executor._hold_manager(each["manager"])
+            managers = executor.connected_managers()
+        self.held = sum(each["tasks"] for each in managers)
+
+    def _ended_jobs(self) -> list[Any]:
+        states = self.executor.status_facade
+        return [
+            job
+            for block, job in self.executor.blocks_to_job_id.items()
+            if block in states and states[block].state in TERMINAL_STATES
+        ]
 
     def _active_blocks(self) -> int:
         states = self.executor.status_facade.values()
@@ -193,14 +212,15 @@ class ExecutorLife:
     def _interchange_ended(self) -> None:
         self._forget_interchange()
         status = self.executor.interchange_proc.poll()
-        self._die(f"Parsl's interchange process has ended (exit status {status}).")
+        reason = f"Parsl's interchange process has ended (exit status {status})."
+        self._die(reason, can_be_helped=True)
 
-    def _die(self, reason: str) -> None:
+    def _die(self, reason: str, *, can_be_helped: bool) -> None:
         if self._over:
             return
         self._over = True
         log.error("The executor is lost: %s", reason)
-        self._on_death(self, reason)
+        self._on_death(self, reason, can_be_helped)
 
     def _forget_interchange(self) -> None:
         if self._pidfd is not None:
@@ -211,14 +231,15 @@ class ExecutorLife:
     def _cancel_blocks(self) -> None:
         # Not by scale_in, which asks the interchange, and may wait for it.
         executor = self.executor
-        states = executor.status_facade
-        jobs = [
-            job
-            for block, job in executor.blocks_to_job_id.items()
-            if block not in states or states[block].state not in TERMINAL_STATES
-        ]
+        ended = self._ended_jobs()
+        jobs = [job for job in executor.blocks_to_job_id.values() if job not in ended]
         if jobs:
-            executor.provider.cancel(jobs)
+            cancelled = executor.provider.cancel(jobs)
+            ended += [
+                job for job, is_cancelled in zip(jobs, cancelled, strict=True) if is_cancelled
+            ]
+        if self._gate is not None:
+            self._gate.ended(ended)
 
     def _kill_stragglers(self) -> None:
         """Kill what the blocks on this machine have left: by group, or by our mark."""

@@ -9,15 +9,47 @@ there for the next life, if this one ends before it could hear of the start.
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
-__all__ = ["open_marks", "read_marks", "remove_marks"]
+__all__ = ["MarksReader", "open_marks", "read_marks", "remove_marks"]
 
 _WIDTH = 36  # characters of a task id
 _TAKEN_BACK = "-"
+
+
+class MarksReader:
+    """Reads the marks of a life as they are written."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._read: dict[Path, int] = {}  # bytes
+        self._lock = threading.Lock()
+
+    def new(self) -> list[str]:
+        """Return the tasks which have begun since the last call. From any thread.
+
+        Raises:
+            OSError: a file cannot be read; BlockingIOError: another thread still reads.
+        """
+        if not self._lock.acquire(blocking=False):
+            raise BlockingIOError(errno.EAGAIN, f"{self._directory} does not answer")
+        try:
+            return [task_id for path in _files(self._directory) for task_id in self._next(path)]
+        finally:
+            self._lock.release()
+
+    def _next(self, path: Path) -> list[str]:
+        # Opened, and not only looked at: that is when a network file system asks its server.
+        with path.open("rb") as file:
+            file.seek(self._read.get(path, 0))
+            lines, end, _ = file.read().rpartition(b"\n")
+        self._read[path] = self._read.get(path, 0) + len(lines) + len(end)
+        return [each for each in lines.decode("ascii", "replace").split("\n") if _is_id(each)]
 
 
 def open_marks(root: Path) -> Path:
@@ -56,10 +88,14 @@ def _begun(path: Path) -> set[str]:
     begun: set[str] = set()
     for line in path.read_text(errors="replace").splitlines():
         task_id = line.removeprefix(_TAKEN_BACK)
-        if len(task_id) != _WIDTH:
+        if not _is_id(task_id):
             continue  # cut short: the node or the disk went away
         if line.startswith(_TAKEN_BACK):
             begun.discard(task_id)
         else:
             begun.add(task_id)
     return begun
+
+
+def _is_id(line: str) -> bool:
+    return len(line) == _WIDTH

@@ -47,14 +47,14 @@ def execute(task_id: str, body: bytes, context: dict[str, Any]) -> bytes:
     ``result_serializers`` (import paths), ``directory`` (where the task runs), ``sandbox``
     (whether it gets a directory of its own in there), ``in_thread`` (the process is shared
     with other tasks), ``begun`` (then called when the function is called), ``received`` (when
-    the endpoint got the task, ns) and ``marks`` (the directory for start marks).
+    the endpoint got the task, ns), ``marks`` (the directory for start marks) and ``marks_sync``
+    (whether that is read on another node).
 
     Raises:
         NeedsProcess: only if ``in_thread``.
     """
     started = time.time_ns()
-    if marks := context.get("marks"):
-        _mark(f"{task_id}\n", marks, context)
+    _mark(f"{task_id}\n", context)
     try:
         data = _run(task_id, body, context)
     except NeedsProcess:
@@ -130,8 +130,7 @@ def _run(task_id: str, body: bytes, context: dict[str, Any]) -> str:
     function, args, kwargs = _deserialize(task_id, body, context)
     if context.get("in_thread"):
         if _is_shell_function(function):
-            if marks := context.get("marks"):
-                _mark(f"-{task_id}\n", marks, context)  # it has not begun after all
+            _mark(f"-{task_id}\n", context)  # it has not begun after all
             raise NeedsProcess
         if begun := context.get("begun"):
             begun()
@@ -195,35 +194,35 @@ def _serialize(value: Any, context: dict[str, Any]) -> str:
     return str(data)
 
 
-def _mark(line: str, directory: str, context: dict[str, Any]) -> None:
+def _mark(line: str, context: dict[str, Any]) -> None:
     """Append to this process's file of start marks. No task fails for want of one."""
+    directory = context.get("marks")
+    if not directory:
+        return
+    where = (directory, bool(context.get("marks_sync")), os.getpid())
     try:
-        path, descriptor, identity = _marks_file(directory, os.getpid())
-        now = os.fstat(descriptor)
-        if (now.st_dev, now.st_ino) != identity:
-            raise OSError("a task has closed the file of start marks, and opened another")
-    except OSError:
-        # A task may close all descriptors there are: what has this number now is not ours.
-        _marks_file.cache_clear()
         try:
-            path, descriptor, identity = _marks_file(directory, os.getpid())
-        except OSError as error:
-            context["unmarked"] = f"{directory}: {error.strerror}"
-            return
-    try:
+            descriptor, opened = _marks_file(*where)
+            is_ours = os.path.samestat(os.fstat(descriptor), opened)
+        except OSError:
+            is_ours = False
+        if not is_ours:
+            # A task may close all descriptors there are, and its own file may have this number.
+            _marks_file.cache_clear()
+            descriptor, _ = _marks_file(*where)
         os.write(descriptor, line.encode())
     except OSError as error:
-        context["unmarked"] = f"{path}: {error.strerror}"
+        context["unmarked"] = f"{directory}: {error.strerror}"
 
 
 @functools.lru_cache(maxsize=4)
-def _marks_file(directory: str, pid: int) -> tuple[str, int, tuple[int, int]]:
+def _marks_file(directory: str, sync: bool, pid: int) -> tuple[int, os.stat_result]:
     name = f"{socket.gethostname()}-{pid}-{time.time_ns()}"
     path = os.path.join(directory, name)  # noqa: PTH118  (needs no pathlib in a worker)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
-    opened = os.fstat(descriptor)
-    return path, descriptor, (opened.st_dev, opened.st_ino)
+    # From another node's cache it would not be seen before that process has ended.
+    descriptor = os.open(path, flags | (os.O_DSYNC if sync else 0), 0o600)
+    return descriptor, os.fstat(descriptor)
 
 
 def _is_shell_function(function: Any) -> bool:
