@@ -20,6 +20,7 @@ from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
 from globus_compute_endpoint.cli.background import Reporter
 from globus_compute_endpoint.cli.endpoints import UserEndpointOfOne, endpoint_named
 from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
+from globus_compute_endpoint.host.patience import LastAnswer
 from globus_compute_endpoint.problem import Problem
 from globus_compute_endpoint.registration import Registration
 from globus_compute_endpoint.user_endpoint.control import Control
@@ -125,7 +126,8 @@ def _stopped_by_signals() -> Iterator[None]:
 
 
 def _with_instance(hooks: Hooks, instance: Instance) -> Hooks:
-    return Hooks(ready=hooks.ready, running=hooks.running, is_ours=instance.is_ours)
+    is_ours = LastAnswer(instance.is_ours, first=True)  # the home may be away
+    return Hooks(ready=hooks.ready, running=hooks.running, is_ours=is_ours)
 
 
 def _queues(endpoint_id: UUID, registration: Registration) -> UserEndpointQueues:

@@ -26,7 +26,7 @@ from globus_compute_endpoint.engines.handoff import Handoff
 from globus_compute_endpoint.engines.htex import ExecutorLife
 from globus_compute_endpoint.engines.htex_options import executor_factory
 from globus_compute_endpoint.engines.starts import Starts
-from globus_compute_endpoint.engines.threads import in_thread
+from globus_compute_endpoint.host.patience import in_thread
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.worker.shipping import payload
 

@@ -8,7 +8,7 @@ from collections import Counter
 
 from globus_compute_endpoint.engines.base import EngineContext
 from globus_compute_endpoint.engines.marks import MarksReader
-from globus_compute_endpoint.engines.threads import in_thread
+from globus_compute_endpoint.host.patience import in_thread
 
 __all__ = ["Starts"]
 

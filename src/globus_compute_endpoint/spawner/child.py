@@ -18,6 +18,7 @@ from setproctitle import setproctitle
 
 from globus_compute_endpoint.host import cgroups, journal, privileges
 from globus_compute_endpoint.host.paths import state_directory
+from globus_compute_endpoint.host.patience import within
 from globus_compute_endpoint.host.privileges import LocalUser
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.spawner.protocol import Spawn, scope_name
@@ -27,6 +28,7 @@ __all__ = ["Barrier", "run_child"]
 log = logging.getLogger(__name__)
 
 _IDENTIFIER = "globus-compute-endpoint"
+_HOME_PATIENCE = 5.0  # seconds
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -148,8 +150,16 @@ def _enter_session(user: LocalUser) -> None:
     os.close(nothing)
     if journal.has_journal():
         journal.redirect_output(_IDENTIFIER)
+    _go_home(user)
+
+
+def _go_home(user: LocalUser) -> None:
+    """Change to the home directory, which may be missing, or on a file server that is away."""
     try:
-        os.chdir(user.home)
+        within(_HOME_PATIENCE, lambda: os.chdir(user.home))
+    except TimeoutError:  # the user endpoint waits for it longer, and says so
+        log.warning("home directory %s of %s does not answer", user.home, user.uname)
+        os.chdir("/")
     except OSError as error:
         log.warning("home directory %s of %s: %s", user.home, user.uname, error.strerror)
         os.chdir("/")

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -28,6 +29,7 @@ from globus_compute_endpoint.user_endpoint.blueprint import Blueprint, check, re
 from globus_compute_endpoint.user_endpoint.control import Control
 from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
 from globus_compute_endpoint.user_endpoint.heartbeat import status_report
+from globus_compute_endpoint.user_endpoint.home import reach_home
 from globus_compute_endpoint.user_endpoint.installation import (
     other_installation,
     turn_into,
@@ -163,11 +165,9 @@ def _turn_into_site_installation(document: LaunchDocument, credentials: dict[str
 def _launch(document: LaunchDocument, control: Control) -> int:
     title = process_title(str(document.endpoint_id), document.name)
     setproctitle(title)
-    directory = EndpointDirectory.of(document.name)
-    directory.make()
-    directory.remember(document.endpoint_id)
+    directory = reach_home(partial(_prepare_directory, document))
     with directory.lock(document.state_directory):
-        log_to(directory.log, str(document.endpoint_id), debug=document.debug)
+        reach_home(partial(log_to, directory.log, str(document.endpoint_id), debug=document.debug))
         config = _config(document)
         log.info("Configured with %s", type(config.engine).__name__)
         settings = Settings(
@@ -185,6 +185,13 @@ def _launch(document: LaunchDocument, control: Control) -> int:
             if document.state_directory is not None:  # whose owner removes it when it is empty
                 directory.lock_file(document.state_directory).unlink(missing_ok=True)
     return 0
+
+
+def _prepare_directory(document: LaunchDocument) -> EndpointDirectory:
+    directory = EndpointDirectory.of(document.name)
+    directory.make()
+    directory.remember(document.endpoint_id)
+    return directory
 
 
 def _config(document: LaunchDocument) -> UserEndpointConfig:

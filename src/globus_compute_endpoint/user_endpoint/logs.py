@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
-import threading
 import time
 from functools import partial
 from pathlib import Path
 
 from globus_compute_endpoint.problem import cannot_write
+from globus_compute_endpoint.user_endpoint.log_file import LogFile
 
 __all__ = ["log_to", "log_to_stderr", "quiet_libraries"]
 
@@ -28,9 +27,7 @@ def log_to(path: Path, endpoint_id: str, *, debug: bool) -> None:
         Problem: it cannot be written (CANNOT_CREATE).
     """
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"========== Endpoint begins: {endpoint_id}\n")
-        handler = _GatheringHandler(path, encoding="utf-8", errors="backslashreplace")
+        handler = LogFile(path, f"========== Endpoint begins: {endpoint_id}\n")
     except OSError as error:
         raise cannot_write(path, error) from error
     handler.setFormatter(logging.Formatter(_FORMAT))
@@ -42,29 +39,6 @@ def log_to(path: Path, endpoint_id: str, *, debug: bool) -> None:
             each.addFilter(_Moderation(path))
     root.setLevel(logging.DEBUG if debug else logging.INFO)
     quiet_libraries(debug=debug)
-
-
-class _GatheringHandler(logging.FileHandler):
-    """Writes all lines of one turn of the event loop at once.
-
-    A write for each would give engine threads the chance to take the interpreter's lock away.
-    """
-
-    _due = False
-
-    def flush(self) -> None:
-        if self._due:
-            return
-        loop = asyncio._get_running_loop()
-        if loop is None or threading.current_thread() is not threading.main_thread():
-            super().flush()
-            return
-        self._due = True
-        loop.call_soon(self._flush_gathered)
-
-    def _flush_gathered(self) -> None:
-        self._due = False
-        super().flush()
 
 
 class _Moderation:
