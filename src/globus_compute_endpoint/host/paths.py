@@ -20,7 +20,9 @@ __all__ = [
     "system_endpoints",
 ]
 
+#: The task journal, in a user endpoint's directory on local disk: its user's, never root's to open.
 JOURNAL_FILE = "journal.db"
+#: Beside it: there may be tasks in the journal which nobody else has.
 WORK_MARKER = "unfinished"
 
 _CONFIGURATION = Path("/etc/globus-compute-endpoint")

@@ -51,7 +51,11 @@ _TEARDOWN_TIMEOUT = 600.0
 
 
 class LaunchDocument(Blueprint):
-    """All that a user endpoint starts from."""
+    """All that a user endpoint starts from.
+
+    ``interruption``: why the one before it ended, as far as its manager knows, in words that go
+    on from "the user endpoint was cut short: ".
+    """
 
     endpoint_id: UUID
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -61,6 +65,7 @@ class LaunchDocument(Blueprint):
     ca_certificates: str | None = None
     debug: bool = False
     state_directory: Path | None = None
+    interruption: str | None = None
 
 
 def launch(
