@@ -26,6 +26,7 @@ from globus_compute_endpoint.engines.handoff import Handoff
 from globus_compute_endpoint.engines.htex import ExecutorLife
 from globus_compute_endpoint.engines.htex_options import executor_factory
 from globus_compute_endpoint.engines.starts import Starts
+from globus_compute_endpoint.host.memory import OomWatch
 from globus_compute_endpoint.host.patience import in_thread
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.worker.shipping import payload
@@ -62,6 +63,7 @@ class GlobusComputeEngine(Engine):
         self._starting: asyncio.Task[None] | None = None
         self._burials: set[asyncio.Task[None]] = set()
         self._cancelling: asyncio.Task[None] | None = None
+        self._memory = OomWatch()
         self._lost_ones: dict[str, str] = {}  # tasks whose attempt may be lost, and why
         self._sorting: asyncio.Task[None] | None = None
         self._tasks: dict[str, TaskRequest] = {}  # all that are not delivered yet
@@ -189,7 +191,9 @@ class GlobusComputeEngine(Engine):
         if error is None:
             self._deliver(task, future.result())
         elif isinstance(error, _SYSTEM_FAILURES):
-            self._lost_ones[task_id] = _explain(error)
+            here = isinstance(error, WorkerLost) and not self._remote
+            memory = self._memory.explain() if here else None
+            self._lost_ones[task_id] = _explain(error, memory)
             self._sort_out()
         else:
             self._finish(task, "WorkerDefect", _defect(error))
@@ -323,8 +327,13 @@ def _find_parsl_on_path() -> None:
         os.environ["PATH"] = f"{path}{os.pathsep}{programs}"
 
 
-def _explain(error: BaseException) -> str:
+def _explain(error: BaseException, memory: str | None) -> str:
     text = "".join(traceback.format_exception_only(type(error), error)).strip()
+    if memory is not None:
+        return (
+            f"{text}\nThe kernel killed a process of this endpoint while the task ran, because"
+            f" {memory}: ask for less, or for more memory."
+        )
     if isinstance(error, WorkerLost):
         return (
             f"{text}\nThe worker process died while it ran the task: it may have run out of"

@@ -17,6 +17,7 @@ from typing import Any
 
 from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
 from globus_compute_endpoint.engines.worker_process import WorkerProcess
+from globus_compute_endpoint.host.memory import OomWatch
 
 __all__ = ["ProcessPoolEngine"]
 
@@ -46,6 +47,7 @@ class ProcessPoolEngine(Engine):
         self._queue: deque[TaskRequest] = deque()
         self._idle: list[WorkerProcess] = []
         self._busy: dict[WorkerProcess, TaskRequest] = {}
+        self._memory = OomWatch()
         self._spared: set[str] = set()  # tasks whose worker died before it began with them
 
     async def start(self, context: EngineContext) -> None:
@@ -141,7 +143,8 @@ class ProcessPoolEngine(Engine):
             task.task_id,
             extra={"GC_TASK_ID": task.task_id},
         )
-        self._lost(task, process, _why_lost(process.pid, status))
+        memory = self._memory.explain() if status == -signal.SIGKILL else None
+        self._lost(task, process, _why_lost(process.pid, status, memory))
         self._note_busy()
         self._replace()
 
@@ -175,9 +178,11 @@ def describe(status: int | None) -> str:
     return f"was killed by {name}"
 
 
-def _why_lost(pid: int, status: int | None) -> str:
+def _why_lost(pid: int, status: int | None, memory: str | None) -> str:
     text = f"The worker process (pid {pid}) {describe(status)} while it ran the task."
-    if status is not None and status >= 0:
+    if memory is not None:
+        text += f" The kernel did so because {memory}: ask for less, or for more memory."
+    elif status is not None and status >= 0:
         text += " Does the function, or a library which it calls, end the process (os._exit)?"
     elif status == -signal.SIGKILL:
         text += " That is what running out of memory looks like: ask for less, or for more memory."
