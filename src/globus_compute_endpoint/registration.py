@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import globus_sdk
 from globus_compute_sdk.sdk._environments import get_web_service_url
@@ -62,12 +62,18 @@ class Registration(BaseModel):
 
 @dataclass(frozen=True)
 class RegistrationRequest:
-    """What the services are told about an endpoint."""
+    """What the services are told about an endpoint.
+
+    ``instance`` is the run of it which registers; in a ``renewal`` it asks for fresh credentials.
+    Services may refuse that to an instance after which another one has registered.
+    """
 
     name: str
     config: CommonConfig
     multi_user: bool = False
     metadata: dict[str, Any] = field(default_factory=dict)
+    instance: UUID = field(default_factory=uuid4)
+    renewal: bool = False
 
     def body(self) -> dict[str, Any]:
         """Return the JSON body; what is not set is left out."""
@@ -76,7 +82,12 @@ class RegistrationRequest:
             "endpoint_name": self.name,
             "display_name": config.display_name,
             "multi_user": self.multi_user or None,
-            "metadata": host_metadata() | self.metadata,
+            "metadata": {
+                **host_metadata(),
+                **self.metadata,
+                "instance": str(self.instance),
+                "renewal": self.renewal,
+            },
             "allowed_functions": [str(each) for each in config.allowed_functions or ()] or None,
             "authentication_policy": _text(config.authentication_policy),
             "subscription_uuid": _text(config.subscription_id),

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 _OPEN_TIMEOUT = 20.0  # TCP, TLS and the AMQP handshake, together
 _CLOSE_TIMEOUT = 3.0
-_HEARTBEAT = 30  # two missed ones end a connection
+_HEARTBEAT = 20  # two missed ones end a connection
+_UNANSWERED_MS = 20_000  # for which TCP goes on sending to a peer that has vanished
 _BLOCKED_TIMEOUT = 300  # a broker short of disk or memory blocks its publishers
 _PROVEN = 10.0  # a connection which lasted this long was a good one
 
@@ -88,6 +89,7 @@ def parameters(
         result.ssl_options = pika.SSLOptions(context, result.host)
     result.client_properties = {"connection_name": name}
     result.heartbeat = _HEARTBEAT
+    result.tcp_options = {"TCP_USER_TIMEOUT": _UNANSWERED_MS}
     result.blocked_connection_timeout = _BLOCKED_TIMEOUT
     result.socket_timeout = _OPEN_TIMEOUT / 2
     result.stack_timeout = _OPEN_TIMEOUT

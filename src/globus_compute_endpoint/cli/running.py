@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
 import signal
+import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -20,9 +23,10 @@ from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
 from globus_compute_endpoint.cli.background import Reporter
 from globus_compute_endpoint.cli.endpoints import UserEndpointOfOne, endpoint_named
 from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
+from globus_compute_endpoint.gateway.registering import Registrar
 from globus_compute_endpoint.host.patience import LastAnswer
-from globus_compute_endpoint.problem import Problem
-from globus_compute_endpoint.registration import Registration
+from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.registration import Registration, RegistrationRequest, WebServices
 from globus_compute_endpoint.user_endpoint.control import Control
 from globus_compute_endpoint.user_endpoint.instance import Instance, running_instance
 from globus_compute_endpoint.user_endpoint.launch import process_title, serve
@@ -41,6 +45,7 @@ class Handed(BaseModel):
 
     name: str
     registration: Registration
+    instance: UUID
     take_over: bool
     debug: bool
 
@@ -88,9 +93,10 @@ def run_endpoint(endpoint: UserEndpointOfOne, handed: Handed, hooks: Hooks = NO_
             _serve_manager(endpoint, handed, _with_instance(hooks, instance))
             return
         assert isinstance(config, UserEndpointConfig)
-        queues = _queues(endpoint_id, handed.registration)
+        queues = _queues(handed.registration)
         settings = Settings(str(endpoint_id), endpoint.name, directory.path, queues, config, title)
-        serve(settings, Control(None), _with_instance(hooks, instance))
+        renewing = replace(hooks, renew=_renewer(endpoint, handed, config))
+        serve(settings, Control(None), _with_instance(renewing, instance))
 
 
 def _serve_manager(endpoint: UserEndpointOfOne, handed: Handed, hooks: Hooks) -> None:
@@ -103,6 +109,7 @@ def _serve_manager(endpoint: UserEndpointOfOne, handed: Handed, hooks: Hooks) ->
         name=endpoint.name,
         directory=endpoint.directory,
         registration=handed.registration,
+        instance=handed.instance,
         debug=handed.debug,
     )
     serve_user_manager(settings, hooks)
@@ -127,12 +134,40 @@ def _stopped_by_signals() -> Iterator[None]:
 
 def _with_instance(hooks: Hooks, instance: Instance) -> Hooks:
     is_ours = LastAnswer(instance.is_ours, first=True)  # the home may be away
-    return Hooks(ready=hooks.ready, running=hooks.running, is_ours=is_ours)
+    return replace(hooks, is_ours=is_ours)
 
 
-def _queues(endpoint_id: UUID, registration: Registration) -> UserEndpointQueues:
+def _renewer(
+    endpoint: UserEndpointOfOne, handed: Handed, config: UserEndpointConfig
+) -> Callable[[], Awaitable[UserEndpointQueues]]:
+    """Registering anew, as the instance which we are."""
+    directory = endpoint.directory
+    request = RegistrationRequest(
+        endpoint.name, config, metadata=directory.metadata(), instance=handed.instance
+    )
+
+    async def renew() -> UserEndpointQueues:
+        log.info("Registering anew, for fresh credentials")
+        try:
+            services = await asyncio.to_thread(WebServices, config)
+        except (OSError, sqlite3.Error) as error:
+            raise Problem(
+                "LOGIN_UNREADABLE",
+                f"the stored login cannot be read: {error}",
+                exit_status=ExitStatus.TEMPORARY,
+            ) from error
+        registered = handed.registration.endpoint_id
+        registrar = Registrar(services, request, directory.path / "endpoint.json", registered)
+        return _queues(
+            await registrar.register(lambda problem: log.warning("%s; trying again", problem))
+        )
+
+    return renew
+
+
+def _queues(registration: Registration) -> UserEndpointQueues:
     return UserEndpointQueues(
-        endpoint_id=endpoint_id,
+        endpoint_id=registration.endpoint_id,
         task_queue_info=registration.task_queue_info,
         result_queue_info=registration.result_queue_info,
         heartbeat_queue_info=registration.heartbeat_queue_info,

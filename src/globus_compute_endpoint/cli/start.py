@@ -16,7 +16,6 @@ from globus_compute_endpoint.cli.endpoints import (
     take_over_option,
 )
 from globus_compute_endpoint.cli.running import Handed, run_endpoint
-from globus_compute_endpoint.config.common import CommonConfig
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.registration import Registration, RegistrationRequest, WebServices
 from globus_compute_endpoint.user_endpoint.instance import EndpointState, instance_status
@@ -55,9 +54,16 @@ def start_endpoint(
     # Registering anew takes the credentials away from whom another `start` has registered for.
     with directory.lock_start():
         _refuse_if_running(endpoint, take_over=take_over)
-        registration = _register(endpoint, config, manager=manager)
+        request = RegistrationRequest(
+            name, config, multi_user=manager, metadata=directory.metadata()
+        )
+        registration = _register(endpoint, request)
         handed = Handed(
-            name=name, registration=registration, take_over=take_over, debug=debug or config.debug
+            name=name,
+            registration=registration,
+            instance=request.instance,
+            take_over=take_over,
+            debug=debug or config.debug,
         )
         if not attach:
             # The SDK and we find the directory by the variable, which --config-dir sets.
@@ -83,13 +89,10 @@ def _refuse_if_running(endpoint: UserEndpointOfOne, *, take_over: bool) -> None:
         )
 
 
-def _register(endpoint: UserEndpointOfOne, config: CommonConfig, *, manager: bool) -> Registration:
+def _register(endpoint: UserEndpointOfOne, request: RegistrationRequest) -> Registration:
     directory = endpoint.directory
-    request = RegistrationRequest(
-        endpoint.name, config, multi_user=manager, metadata=directory.metadata()
-    )
     known = directory.endpoint_id()
-    registration = WebServices(config).register(request, known)
+    registration = WebServices(request.config).register(request, known)
     if known is None:
         directory.remember(registration.endpoint_id)
     return registration

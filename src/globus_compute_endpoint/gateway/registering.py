@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Register a manager endpoint, for as long as it takes, and remember the id it was given."""
+"""Register an endpoint, for as long as it takes, and remember the id it was given."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 from globus_compute_endpoint.backoff import Backoff
 from globus_compute_endpoint.config.manager import ManagerSettings
@@ -22,12 +24,22 @@ _REGISTER_TIMEOUT_S = 90.0
 
 
 class Registrar:
-    """Registers with back-off while the services are away; gives up where no retry mends it."""
+    """Registers with back-off while the services are away; gives up where no retry mends it.
 
-    def __init__(self, services: WebServices, request: RegistrationRequest, id_file: Path) -> None:
+    ``registered`` is the id which this instance has been given already.
+    """
+
+    def __init__(
+        self,
+        services: WebServices,
+        request: RegistrationRequest,
+        id_file: Path,
+        registered: UUID | None = None,
+    ) -> None:
         self._services = services
         self._request = request
         self._id_file = id_file
+        self._registered = registered
 
     async def register(self, on_failure: Callable[[Problem], None]) -> Registration:
         """Until it worked. Raises Problem for a refusal; tells ``on_failure`` of each failure."""
@@ -41,12 +53,15 @@ class Registrar:
                 on_failure(problem)
                 await asyncio.sleep(backoff.next())
             else:
-                write_endpoint_id(self._id_file, registration.endpoint_id)
+                if self._registered is None:
+                    write_endpoint_id(self._id_file, registration.endpoint_id)
+                    self._registered = registration.endpoint_id
                 return registration
 
     async def _once(self) -> Registration:
-        known = read_endpoint_id(self._id_file)
-        call = asyncio.to_thread(self._services.register, self._request, known)
+        known = self._registered or read_endpoint_id(self._id_file)
+        request = replace(self._request, renewal=self._registered is not None)
+        call = asyncio.to_thread(self._services.register, request, known)
         try:
             async with asyncio.timeout(_REGISTER_TIMEOUT_S):
                 return await call

@@ -12,13 +12,12 @@ from uuid import UUID
 
 from globus_compute_common import messagepack
 from globus_compute_common.messagepack.message_types import EPStatusReport
-from pika.exceptions import AMQPConnectionError, ProbableAccessDeniedError
-from pika.exceptions import ProbableAuthenticationError as AuthenticationError
 from pydantic import SecretStr
 
 from globus_compute_endpoint.amqp.connection import Connection
 from globus_compute_endpoint.amqp.consumer import Consumer, Delivery
 from globus_compute_endpoint.amqp.publisher import Publisher
+from globus_compute_endpoint.amqp.renewal import Renewal
 from globus_compute_endpoint.config.common import CommonConfig
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.registration import Registration
@@ -29,8 +28,6 @@ log = logging.getLogger(__name__)
 
 _COMMANDS_AT_ONCE = 32
 _GOODBYE_TIMEOUT_S = 3.0
-_QUEUE_REFUSED = (403, 404)  # the replies of a broker which was set up anew
-_CREDENTIALS_REFUSED = (AuthenticationError, ProbableAccessDeniedError)
 
 
 class UplinkUser(Protocol):
@@ -60,7 +57,8 @@ class Uplink:
         self._config = config
         self._user = user
         self._consumer: Consumer | None = None
-        self._credentials_refused = asyncio.Event()
+        self._connections: list[Connection] = []
+        self._renewal = Renewal(self._renew)
         self.endpoint_id: UUID | None = None
 
     @property
@@ -71,16 +69,16 @@ class Uplink:
     async def run(self) -> None:
         """Serve until cancelled. Raises Problem for a refusal which no retry mends."""
         registration = await self._user.register()
-        async with self._connected(registration) as connections:
-            while True:
-                await self._credentials_refused.wait()
-                self._credentials_refused.clear()
-                registration = await self._user.register()
-                for connection, url in zip(connections, _urls(registration), strict=True):
-                    connection.replace_url(url)
+        async with self._connected(registration):
+            await self._renewal.run()
+
+    async def _renew(self) -> None:
+        registration = await self._user.register()
+        for connection, url in zip(self._connections, _urls(registration), strict=True):
+            connection.replace_url(url)
 
     @contextlib.asynccontextmanager
-    async def _connected(self, registration: Registration) -> AsyncIterator[list[Connection]]:
+    async def _connected(self, registration: Registration) -> AsyncIterator[None]:
         self.endpoint_id = registration.endpoint_id
         log.info("registered as endpoint %s", registration.endpoint_id)
         commands = registration.command_queue_info
@@ -99,7 +97,7 @@ class Uplink:
             on_consuming=self._user.consuming,
         )
         of_commands, of_heartbeats = _urls(registration)
-        connections = [
+        self._connections = connections = [
             self._connection(of_commands, "commands", loses_commands=True),
             self._connection(of_heartbeats, "heartbeats", loses_commands=False),
         ]
@@ -109,7 +107,7 @@ class Uplink:
         tasks.append(asyncio.create_task(self._beat(heartbeats)))
         self._user.disconnected()
         try:
-            yield connections
+            yield
         finally:
             tasks.pop().cancel()
             self._consumer.cancel()
@@ -124,8 +122,7 @@ class Uplink:
             if loses_commands:
                 self._user.commands_lost()
             self._user.disconnected()
-            if _refuses_us(reason):
-                self._credentials_refused.set()
+            self._renewal.judge(reason)
 
         return Connection(
             url,
@@ -149,14 +146,6 @@ class Uplink:
         report = EPStatusReport(endpoint_id=self.endpoint_id, global_state=state, task_statuses={})
         packed: bytes = messagepack.pack(report)
         return packed
-
-
-def _refuses_us(reason: BaseException) -> bool:
-    causes = [reason]
-    if isinstance(reason, AMQPConnectionError):
-        causes.extend(arg for arg in reason.args if isinstance(arg, BaseException))
-    lost_our_queue = getattr(reason, "reply_code", None) in _QUEUE_REFUSED
-    return lost_our_queue or any(isinstance(cause, _CREDENTIALS_REFUSED) for cause in causes)
 
 
 def _urls(registration: Registration) -> tuple[SecretStr, SecretStr]:

@@ -11,7 +11,7 @@ import os
 import platform
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from pydantic import SecretStr
 from globus_compute_endpoint import __version__
 from globus_compute_endpoint.amqp import Connection, Consumer, Delivery, Publisher, ResultQueueInfo
 from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
+from globus_compute_endpoint.amqp.renewal import Renewal
 from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
 from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
-from globus_compute_endpoint.problem import Problem
+from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.user_endpoint import intake
 from globus_compute_endpoint.user_endpoint.control import (
     Control,
@@ -68,11 +69,14 @@ class Hooks:
 
     ``ready``: tasks are taken, and results can be published. ``running``: a script of the user's
     runs (None: it is done). ``is_ours``: no other instance has taken the endpoint over.
+    ``renew`` gets fresh credentials, or raises Problem where there are none to be had; None: a
+    manager sends them.
     """
 
     ready: Callable[[], None] = lambda: None
     running: Callable[[str | None], None] = lambda _: None
     is_ours: Callable[[], bool] = lambda: True
+    renew: Callable[[], Awaitable[UserEndpointQueues]] | None = None
 
 
 NO_HOOKS = Hooks()
@@ -102,6 +106,7 @@ class UserEndpoint:
         self._draining = asyncio.Event()
         self._stopping = asyncio.Event()
         self._settled = asyncio.Event()
+        self._renewal = Renewal(self._renew)
         queues = settings.queues
         prefetch = min(max(2 * engine.slots, _MIN_PREFETCH), _MAX_PREFETCH)
         self._consumer = Consumer(
@@ -138,11 +143,15 @@ class UserEndpoint:
         async with asyncio.TaskGroup() as group:
             connections = self._connections()
             background = [group.create_task(each.run()) for each in connections]
-            beating = group.create_task(self._heartbeat.run())
+            helping = [
+                group.create_task(self._heartbeat.run()),
+                group.create_task(self._renewal.run()),
+            ]
             try:
                 await self._until_the_end()
             finally:
-                beating.cancel()
+                for task in helping:
+                    task.cancel()
                 await self._shut_down()
                 await asyncio.gather(*(each.close() for each in connections))
                 await asyncio.wait(background, timeout=_FAREWELL_TIMEOUT)
@@ -277,6 +286,24 @@ class UserEndpoint:
         else:
             self._use(frame.amqp_creds)
 
+    async def _renew(self) -> None:
+        """Get fresh credentials, where that is up to us; end where the services refuse."""
+        if not self._hooks.is_ours():
+            self.stop("another instance has taken this endpoint over")
+        elif self._hooks.renew is None:
+            log.error(
+                "The broker refuses our credentials; results wait until a start command for us"
+                " brings fresh ones"
+            )
+        else:
+            try:
+                self._use(await self._hooks.renew())
+            except Problem as problem:
+                log.error("There are no fresh credentials: %s", problem)
+                if problem.exit_status != ExitStatus.TEMPORARY:
+                    self._problem = problem
+                    self.stop(problem.message)
+
     def _use(self, queues: UserEndpointQueues) -> None:
         self._result_channel.redirect(queues.result_queue_info.queue_publish_kwargs)
         self._heartbeat_channel.redirect(queues.heartbeat_queue_info.queue_publish_kwargs)
@@ -314,6 +341,7 @@ class UserEndpoint:
             ca_file=self._settings.config.services.ca_file,
             ca_certificates=self._settings.ca_certificates,
             on_up=on_up,
+            on_down=self._renewal.judge,
         )
 
     def _connections(self) -> list[Connection]:

@@ -54,6 +54,7 @@ class UserManagerSettings:
     name: str
     directory: EndpointDirectory
     registration: Registration
+    instance: UUID
     debug: bool
 
 
@@ -177,7 +178,12 @@ class _Service:
             return first
         directory = self._settings.directory
         request = manager_request(self._settings.name, self._files, directory.config)
-        registrar = Registrar(self._services, request, directory.path / "endpoint.json")
+        registrar = Registrar(
+            self._services,
+            replace(request, instance=self._settings.instance),
+            directory.path / "endpoint.json",
+            self._settings.registration.endpoint_id,
+        )
         return await registrar.register(lambda problem: log.warning("%s; trying again", problem))
 
     def consuming(self) -> None:

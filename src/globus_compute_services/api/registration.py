@@ -80,14 +80,17 @@ def _check_owner(caller: Caller, endpoint: Endpoint) -> None:
 
 
 async def _check_not_running(parts: Parts, endpoint: Endpoint, asked: EndpointRequest) -> None:
-    """Refuse a second instance, unless it is on the same host.
+    """Refuse a second instance, unless it starts on the same host.
 
     There a lock on the endpoint's directory has ruled it out, and the consumer is what is left
-    of a connection that broke: a host which lost power must not be kept out.
+    of a connection that broke: a host which lost power must not be kept out. An instance which
+    registers anew while it runs, because its credentials are refused, has lost the endpoint to
+    one which registered later.
     """
     if not await parts.accounts.is_consuming(endpoint):
         return
-    if asked.metadata.get("hostname") == endpoint.details.get("hostname"):
+    same = "instance" if asked.metadata.get("renewal") else "hostname"
+    if asked.metadata.get(same) == endpoint.details.get(same):
         log.info("Closing the old connections of endpoint %s, which starts anew", endpoint.id)
         await parts.accounts.disconnect(endpoint.id)
         return

@@ -28,6 +28,8 @@ __all__ = ["BrokerLink", "Consumption", "Delivery"]
 log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 20
+_HEARTBEAT_S = 20  # two missed ones end a connection
+_UNANSWERED_MS = 20_000  # for which TCP goes on sending to a peer that has vanished
 _BACKOFF_S = (0.5, 3.0)
 _OUTAGE_S = 20  # a restart of RabbitMQ, which requests sit out
 _NOT_FOUND = 404
@@ -61,7 +63,8 @@ class BrokerLink:
 
     def __init__(self, url: str) -> None:
         self._parameters = URLParameters(url)
-        self._parameters.heartbeat = 30
+        self._parameters.heartbeat = _HEARTBEAT_S
+        self._parameters.tcp_options = {"TCP_USER_TIMEOUT": _UNANSWERED_MS}
         self._parameters.blocked_connection_timeout = 60
         self._consumptions: list[Consumption] = []
         self._connection: AsyncioConnection | None = None
