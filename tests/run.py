@@ -106,7 +106,10 @@ def run_commands(*commands: Sequence[str]) -> Callable[[Suite, Sequence[str]], O
 
 
 def pytest_command(suite: Suite, report: str, arguments: Sequence[str]) -> list[str]:
-    return [PYTHON, "-m", "pytest", "-q", suite.directory, f"--junitxml={report}", *arguments]
+    below = f"{suite.directory}/"
+    others = [other.directory for other in SUITES if other.directory.startswith(below)]
+    options = ["-q", f"--junitxml={report}", *(f"--ignore={other}" for other in others)]
+    return [PYTHON, "-m", "pytest", suite.directory, *options, *arguments]
 
 
 def run_here(suite: Suite, arguments: Sequence[str]) -> Outcome:
@@ -171,16 +174,17 @@ SUITES = [
     Suite("lint", "", MINUTE / 2, run_commands(("ruff", "check"), ("ruff", "format", "--check"))),
     Suite("types", "", 1 * MINUTE, run_commands(("mypy", "src", "tests"))),
     Suite("unit", "tests/unit", 90, run_here),
-    Suite("engines", "tests/engines", 3.5 * MINUTE, run_in_host(user="researcher", peer=True)),
+    Suite("engines", "tests/engines", 3 * MINUTE, run_in_host(user="researcher", peer=True)),
     Suite(
         "services",
         "tests/services",
-        9 * MINUTE,
+        8.5 * MINUTE,
         run_in_host("rabbitmq-server", "postgresql", peer=True),
     ),
-    Suite("endpoint", "tests/endpoint", 9 * MINUTE, run_in_host("rabbitmq-server", peer=True)),
-    Suite("system", "tests/system", 12 * MINUTE, run_here),
-    Suite("demo", "", 3 * MINUTE, run_commands(("demo",))),
+    Suite("endpoint", "tests/endpoint", 8 * MINUTE, run_in_host("rabbitmq-server", peer=True)),
+    Suite("system", "tests/system", 10.5 * MINUTE, run_here),
+    Suite("faults", "tests/system/faults", 5 * MINUTE, run_here),
+    Suite("demo", "", 2 * MINUTE, run_commands(("demo",))),
 ]
 LONG = Suite("long", "tests/long", 4 * 60 * MINUTE, run_here)
 

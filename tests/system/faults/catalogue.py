@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All faults which the program is to bear, by name."""
+
+from __future__ import annotations
+
+from system.faults.stage import Fault
+from system.faults.units import UNIT_FAULTS
+
+FAULTS: dict[str, Fault] = {fault.name: fault for fault in UNIT_FAULTS}

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A researcher who does not stop: runs on the laptop, with the stock SDK and nothing else.
+
+    driver.py ENDPOINT LEDGER NAME SEED ENGINE…
+
+One Executor for each engine. Commands come as JSON lines on standard input, each has one answer on
+standard output. What becomes of each task goes to LEDGER, a JSON object a line: its ``event`` is
+``submitted``, ``accepted`` (the services have answered with an id), ``succeeded``, ``failed``,
+``unanswered`` (the SDK gave up before it had an id) or ``delivered`` (a result came by AMQP).
+
+The SDK gives a future up where the network is away for long. The task is none the less accepted:
+then a new Executor takes the group of tasks over (``reload_tasks``), as its documentation says.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import threading
+import time
+import uuid
+from concurrent.futures import CancelledError, Future
+from pathlib import Path
+from typing import Any
+
+from globus_compute_common import messagepack
+from globus_compute_sdk import Client, Executor
+from globus_compute_sdk.errors import TaskExecutionFailed
+from globus_compute_sdk.sdk import executor as sdk_executor
+from globus_sdk import GlobusError
+
+# Seconds that a task takes, and how many of a hundred take that long.
+LENGTHS = ((0.0, 70), (0.5, 20), (1.0, 7), (3.0, 3))
+RAISING = 0.05  # of all tasks
+SWEEP = 0.1  # seconds between two looks at what the SDK has been answered
+MOST_OPEN = 100  # of one engine; an outage is not to pile up more
+REOPEN = 2.0  # seconds between attempts
+
+
+def work(key: str, seconds: float, raises: bool) -> str:
+    import os
+    import socket
+    import time
+
+    # One write, appended: what has run can be counted, whoever was killed meanwhile.
+    line = f"{key} {os.getpid()} {time.time():.3f} {socket.gethostname()}\n"
+    record = os.open(os.path.expanduser("~/executions"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(record, line.encode())
+    os.close(record)
+    time.sleep(seconds)
+    if raises:
+        raise ValueError(f"{key} was asked to fail")
+    return key
+
+
+class Ledger:
+    """What happened, in order; a line is written at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", buffering=1)
+        self._lock = threading.Lock()
+
+    def write(self, event: str, **what: Any) -> None:
+        with self._lock:
+            self._file.write(json.dumps({"at": time.time(), "event": event, **what}) + "\n")
+
+
+class Stream:
+    """Tasks to one engine: what is open, and the Executor of the moment."""
+
+    def __init__(self, name: str, endpoint: str, engine: str, client: Client, ledger: Ledger):
+        self.name = name
+        self._endpoint = endpoint
+        self._engine = engine
+        self._client = client
+        self._ledger = ledger
+        self._group: uuid.UUID | None = None  # the services' choice, at the first submit
+        self._function = client.register_function(work)
+        self._count = 0
+        self._lock = threading.RLock()
+        self.open: dict[str, Future[Any]] = {}
+        self._accepted: dict[str, str] = {}
+        self._orphans: dict[str, str] = {}  # task ids of futures which the SDK gave up, to keys
+        self._executor = self._make()
+        self._tried = 0.0
+        self.last_success = 0.0
+
+    def _make(self) -> Executor:
+        return Executor(
+            endpoint_id=self._endpoint,
+            client=self._client,
+            task_group_id=self._group,
+            user_endpoint_config={"engine": self._engine},
+            api_burst_limit=50,
+            api_burst_window_s=1,
+        )
+
+    def submit(self, seconds: float, raises: bool) -> None:
+        with self._lock:
+            if len(self.open) >= MOST_OPEN or self._executor._stopped:
+                return
+            self._count += 1
+            key = f"{self.name}-{self._count:06d}"
+            self._ledger.write("submitted", key=key, raises=raises)
+            try:
+                future = self._executor.submit_to_registered_function(
+                    self._function, args=(key, seconds, raises)
+                )
+            except RuntimeError as error:  # it stopped just now
+                self._ledger.write("unanswered", key=key, reason=str(error))
+                return
+            self.open[key] = future
+
+    def sweep(self) -> None:
+        """Write down what was accepted and what has ended; take over what the SDK gave up."""
+        with self._lock:
+            for key, future in list(self.open.items()):
+                self._accept(key, future)
+                if future.done() and key not in self._orphans.values():
+                    self._end(key, future)
+            needed = self._orphans or self._executor._stopped
+            if needed and time.monotonic() > self._tried + REOPEN:
+                self._tried = time.monotonic()
+                self._reopen()
+
+    def _accept(self, key: str, future: Future[Any]) -> None:
+        if key not in self._accepted and (task := getattr(future, "task_id", None)):
+            self._accepted[key] = task
+            self._ledger.write("accepted", key=key, task=str(task))
+
+    def _end(self, key: str, future: Future[Any]) -> None:
+        error = CancelledError() if future.cancelled() else future.exception()
+        task = self._accepted.get(key)
+        if error is None:
+            self.last_success = time.time()
+            self._ledger.write("succeeded", key=key, value=future.result())
+        elif isinstance(error, TaskExecutionFailed):
+            self._ledger.write("failed", key=key, reason=str(error))
+        elif task is None:
+            self._ledger.write("unanswered", key=key, reason=f"{type(error).__name__}: {error}")
+        else:
+            self._orphans[task] = key
+            return
+        del self.open[key]
+
+    def _reopen(self) -> None:
+        self._group = self._executor.task_group_id
+        if self._executor._stopped:
+            self._executor = self._make()
+        if not self._orphans:
+            return
+        try:
+            found = {str(future.task_id): future for future in self._executor.reload_tasks()}
+        except GlobusError as error:
+            print(f"{self.name}: cannot reload yet: {error}", file=sys.stderr)
+            return
+        for task, key in list(self._orphans.items()):
+            if task in found:
+                self.open[key] = found[task]
+                del self._orphans[task]
+
+
+class Driver:
+    """All streams of one researcher, and the commands."""
+
+    def __init__(self, streams: list[Stream], ledger: Ledger, seed: str) -> None:
+        self._streams = streams
+        self._ledger = ledger
+        self._random = random.Random(seed)
+        self._rate = 0.0
+        self._go = threading.Event()
+        threading.Thread(target=self._pace, daemon=True).start()
+        threading.Thread(target=self._sweep, daemon=True).start()
+
+    def _pace(self) -> None:
+        lengths, weights = zip(*LENGTHS, strict=True)
+        while True:
+            self._go.wait()
+            for stream in self._streams:
+                (seconds,) = self._random.choices(lengths, weights)
+                stream.submit(seconds, self._random.random() < RAISING)
+                time.sleep(1 / self._rate)
+
+    def _sweep(self) -> None:
+        while True:
+            for stream in self._streams:
+                stream.sweep()
+            time.sleep(SWEEP)
+
+    def start(self, rate: float) -> dict[str, Any]:
+        """Submit that many tasks a second, to the engines in turn."""
+        self._rate = rate
+        self._go.set()
+        return {}
+
+    def pause(self) -> dict[str, Any]:
+        self._go.clear()
+        return {}
+
+    def settle(self, patience: float) -> dict[str, Any]:
+        """Wait until what is open now has ended; answers with what has not."""
+        waiting = {key: stream for stream in self._streams for key in list(stream.open)}
+        deadline = time.monotonic() + patience
+        while waiting and time.monotonic() < deadline:
+            time.sleep(SWEEP)
+            waiting = {key: stream for key, stream in waiting.items() if key in stream.open}
+        return {"open": sorted(waiting)}
+
+    def recover(self, since: float, patience: float) -> dict[str, Any]:
+        """Wait for a success in each stream after a moment (time.time()); when that was."""
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            moments = [stream.last_success for stream in self._streams]
+            if all(moment > since for moment in moments):
+                return {"at": max(moments)}
+            time.sleep(SWEEP)
+        late = [stream.name for stream in self._streams if stream.last_success <= since]
+        return {"late": late}
+
+
+def count_deliveries(ledger: Ledger) -> None:
+    """Have each result which comes by AMQP written down before the SDK sees it."""
+    watcher: Any = sdk_executor._ResultWatcher
+    receive = watcher._on_message
+
+    def note(self: Any, channel: Any, deliver: Any, props: Any, body: bytes) -> None:
+        result: Any = messagepack.unpack(body)
+        ledger.write("delivered", task=str(result.task_id), again=bool(deliver.redelivered))
+        receive(self, channel, deliver, props, body)
+
+    watcher._on_message = note
+
+
+def main(endpoint: str, path: str, name: str, seed: str, *engines: str) -> None:
+    ledger = Ledger(Path(path))
+    count_deliveries(ledger)
+    client = Client()
+    streams = [Stream(f"{name}-{e}", endpoint, e, client, ledger) for e in engines]
+    driver = Driver(streams, ledger, seed)
+    for line in sys.stdin:
+        command = json.loads(line)
+        answer = getattr(driver, command.pop("do"))(**command)
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
