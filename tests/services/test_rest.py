@@ -213,6 +213,22 @@ def test_a_second_instance_is_refused_unless_it_is_on_the_same_host(alice: Resea
             new.channel.basic_consume(again["queue"], lambda *_: None, exclusive=True)
 
 
+def test_fresh_credentials_are_for_the_instance_which_registered_last(alice: Researcher) -> None:
+    path = f"/v3/endpoints/{alice.register()['endpoint_id']}"
+
+    def asked(instance: str, *, renewal: bool) -> dict[str, Any]:
+        metadata = {"hostname": "here", "instance": instance, "renewal": renewal}
+        return {"endpoint_name": "test", "metadata": metadata}
+
+    alice.done("PUT", path, asked("one", renewal=False))
+    alice.done("PUT", path, asked("other", renewal=False))
+    assert "already running" in alice.refused(409, "PUT", path, asked("one", renewal=True))
+    queue = alice.done("PUT", path, asked("other", renewal=True))["task_queue_info"]
+    with connected(queue["connection_url"]) as running:
+        assert running.nothing_in(queue["queue"], 0.1)  # and consumes
+        alice.done("PUT", path, asked("other", renewal=True))
+
+
 def test_a_locked_endpoint_is_disconnected_and_cannot_register(alice: Researcher) -> None:
     registration = alice.register()
     endpoint = registration["endpoint_id"]

@@ -65,6 +65,7 @@ def make_app(parts: Parts) -> Starlette:
     app = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
     app.state.parts = parts
     app.state.submit_turns = Turns()
+    app.state.instances = {}
     return app
 
 

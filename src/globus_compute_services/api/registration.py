@@ -52,7 +52,11 @@ async def update_endpoint(request: Request) -> Response:
     async with parts.database.read() as session:
         known = await find_endpoint(session, endpoint_id)
     _check_owner(caller, known)
-    await _check_not_running(parts, known, asked)
+    # What runs of each endpoint, as far as this process knows: a database which was restored from
+    # a backup tells of instances that are no more.
+    instances: dict[UUID, Any] = request.app.state.instances
+    await _check_not_running(parts, known, asked, instances.get(endpoint_id))
+    instances[endpoint_id] = asked.metadata.get("instance")
     async with parts.database.write() as session:
         endpoint = await find_endpoint(session, endpoint_id)
         _apply(endpoint, asked)
@@ -79,22 +83,31 @@ def _check_owner(caller: Caller, endpoint: Endpoint) -> None:
         )
 
 
-async def _check_not_running(parts: Parts, endpoint: Endpoint, asked: EndpointRequest) -> None:
+async def _check_not_running(
+    parts: Parts, endpoint: Endpoint, asked: EndpointRequest, latest: Any
+) -> None:
     """Refuse a second instance, unless it starts on the same host.
 
     There a lock on the endpoint's directory has ruled it out, and the consumer is what is left
     of a connection that broke: a host which lost power must not be kept out. An instance which
     registers anew while it runs, because its credentials are refused, has lost the endpoint to
-    one which registered later.
+    one which registered later, be that ``latest`` or one which consumes.
     """
+    renewal = asked.metadata.get("renewal")
+    if renewal and latest not in (None, asked.metadata.get("instance")):
+        raise _runs_already(endpoint)
     if not await parts.accounts.is_consuming(endpoint):
         return
-    same = "instance" if asked.metadata.get("renewal") else "hostname"
+    same = "instance" if renewal else "hostname"
     if asked.metadata.get(same) == endpoint.details.get(same):
         log.info("Closing the old connections of endpoint %s, which starts anew", endpoint.id)
         await parts.accounts.disconnect(endpoint.id)
         return
-    raise conflict(
+    raise _runs_already(endpoint)
+
+
+def _runs_already(endpoint: Endpoint) -> ApiError:
+    return conflict(
         "ENDPOINT_ALREADY_RUNNING",
         f"Endpoint {endpoint.id} is already running on host "
         f"{endpoint.details.get('hostname', 'unknown')}; stop it there first",
