@@ -188,6 +188,15 @@ class ServiceManager:
             return None
         return ScopeEnd(str(result))
 
+    async def control_group(self, scope: str) -> str | None:
+        """Where a scope's processes are in the control group tree; None where it is gone."""
+        try:
+            (path,) = await self._call("GetUnit", "s", (scope,))
+            group = await self._property(path, "org.freedesktop.systemd1.Scope", "ControlGroup")
+        except DBusErrorResponse:
+            return None
+        return str(group) or None
+
     async def pending_job_type(self, unit: str) -> str | None:
         """``stop``, ``restart``… where systemd is just carrying out a job on ``unit``."""
         try:

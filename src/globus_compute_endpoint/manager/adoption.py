@@ -56,7 +56,9 @@ async def adopt_user_endpoints(
         else:
             spoken_for.add(endpoint_id)
             uid = tenant.record.uid
-            adopt(ScopedUserEndpoint(replace(record, uid=uid), uid, held, on_end, host))
+            endpoint = ScopedUserEndpoint(replace(record, uid=uid), uid, held, on_end, host)
+            endpoint.watch_memory(await host.systemd.control_group(scope))
+            adopt(endpoint)
     _close(kept)
     for endpoint_id in set(records) - spoken_for:
         if record := records.read(endpoint_id):

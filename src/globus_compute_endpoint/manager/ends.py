@@ -34,12 +34,13 @@ class Evidence:
 class End:
     """How a user endpoint ended.
 
-    ``clean``: in order. ``told``: it has told its user why. ``reason`` follows on "because".
+    ``clean``: in order. ``told``: it has told its user why. ``reason``: why, in a clause; none
+    where that was no more than an end in order.
     """
 
     clean: bool
     told: bool
-    reason: str
+    reason: str | None
     hint: str = ""
 
     @property
@@ -54,9 +55,12 @@ class End:
 def judge(evidence: Evidence) -> End:
     """What its end means."""
     status = evidence.wait_status
-    if status == 0 or (status is None and evidence.state == "stopped"):
-        return End(clean=True, told=False, reason="it was stopped")
+    clean = status == 0 or (status is None and evidence.state == "stopped")
+    if clean and evidence.scope_result == "success":
+        return End(clean=True, told=False, reason=None)
     reason, hint = _explain(evidence)
+    if clean:  # systemd had it end, because of its limits, and it took its leave in order
+        return End(clean=True, told=False, reason=reason, hint=hint)
     return End(clean=False, told=evidence.state == "failed", reason=reason, hint=hint)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from globus_compute_endpoint.host.privileges import LocalUser
 from globus_compute_endpoint.manager.control import Control
 from globus_compute_endpoint.manager.ends import End
+from globus_compute_endpoint.manager.memory import MemoryWitness, memory_cgroup
 from globus_compute_endpoint.manager.protocol import Identity
 from globus_compute_endpoint.manager.starts import StartRecord
 
@@ -56,6 +57,8 @@ class UserEndpoint(abc.ABC):
         self._pidfd = held.pidfd
         self._on_end = on_end
         self._since = time.monotonic()
+        self._memory: MemoryWitness | None = None
+        self.memory_limit: str | None = None  # for which it was killed, once it has ended
         self._ended = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().add_reader(self._pidfd, self._died)
 
@@ -68,6 +71,11 @@ class UserEndpoint(abc.ABC):
     def seconds(self) -> float:
         """How long we have known it."""
         return time.monotonic() - self._since
+
+    def watch_memory(self, group: str | None) -> None:
+        """Take notice of it running out of memory; ``group`` is its scope's ControlGroup."""
+        if group is not None:
+            self._memory = MemoryWitness(memory_cgroup(group))
 
     async def wait(self) -> None:
         """Return once its process has ended."""
@@ -117,6 +125,8 @@ class UserEndpoint(abc.ABC):
             self.control.close()
 
     def _died(self) -> None:
+        if self._memory:  # first of all: the group may be gone in a moment
+            self.memory_limit = self._memory.testify()
         asyncio.get_running_loop().remove_reader(self._pidfd)
         if not self._ended.done():
             self._ended.set_result(None)

@@ -271,9 +271,10 @@ class Supervisor:
         if self.stopping:
             return  # our successor finds its record
         if self._revival.patience(record.start.endpoint_id).is_over:
-            self._give_up(record, Problem("USER_ENDPOINT_DIED", _NEVER_RAN + end.reason, end.hint))
+            why = _NEVER_RAN + (end.reason or "it was stopped")
+            self._give_up(record, Problem("USER_ENDPOINT_DIED", why, end.hint))
         else:
-            self._revival.plan(Return(record, None if end.clean else end.reason))
+            self._revival.plan(Return(record, end.reason))
 
     async def _bring_back(self, endpoint_id: UUID) -> None:
         async with self._lock(endpoint_id):
@@ -366,7 +367,7 @@ def _log_end(endpoint: UserEndpoint, end: End) -> None:
         "user endpoint %s, process %d, has ended%s%s",
         endpoint.endpoint_id,
         endpoint.pid,
-        "" if end.clean else f": {end.reason}",
+        f": {end.reason}" if end.reason else "",
         "; it told its user why" if end.told else "",
         extra={"GC_ENDPOINT_ID": str(endpoint.endpoint_id)},
     )

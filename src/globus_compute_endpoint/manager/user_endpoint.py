@@ -68,7 +68,7 @@ class ScopedUserEndpoint(UserEndpoint):
         await self._host.systemd.clear_unit(scope)
         state = await self.control.last_state() if self.control else "running"
         result = scope_end.result if scope_end else "success"
-        return judge(Evidence(state, wait_status, result))
+        return judge(Evidence(state, wait_status, result, self.memory_limit))
 
     def let_go(self) -> None:
         """Close our descriptors, here and in the store; the process itself is not touched."""
@@ -127,6 +127,7 @@ async def start_user_endpoint(
         endpoint.let_go()
         raise
     try:
+        endpoint.watch_memory(await host.systemd.control_group(scope_name(endpoint_id)))
         endpoint.keep_across_restarts()
         await _release(endpoint, host)
     except BaseException:

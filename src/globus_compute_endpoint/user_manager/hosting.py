@@ -94,7 +94,7 @@ class OwnUserEndpoint(UserEndpoint):
         await self._clear_scope()
         await self._end_leftovers()
         state = await self.control.last_state() if self.control else "running"
-        return judge(Evidence(state, self._wait_status(), result))
+        return judge(Evidence(state, self._wait_status(), result, self.memory_limit))
 
     def let_go(self) -> None:
         """Close our descriptors, and forget the process, which has ended."""
@@ -187,7 +187,13 @@ class OwnHosting:
             self._keeping.processes.write(start.endpoint_id, process)
             await _hand_over(child, document)
             undo.pop_all()
-        return OwnUserEndpoint(record, held, on_end, self._keeping, process=process, child=child)
+        endpoint = OwnUserEndpoint(
+            record, held, on_end, self._keeping, process=process, child=child
+        )
+        if scope is not None and self._keeping.scopes:
+            with contextlib.suppress(*_BUS_ERRORS):
+                endpoint.watch_memory(await self._keeping.scopes.control_group(scope))
+        return endpoint
 
     async def remains(self, record: StartRecord) -> Remnant:
         """See :class:`Hosting`."""
