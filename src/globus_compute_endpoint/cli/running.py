@@ -94,7 +94,15 @@ def run_endpoint(endpoint: UserEndpointOfOne, handed: Handed, hooks: Hooks = NO_
             return
         assert isinstance(config, UserEndpointConfig)
         queues = _queues(handed.registration)
-        settings = Settings(str(endpoint_id), endpoint.name, directory.path, queues, config, title)
+        settings = Settings(
+            endpoint_id=str(endpoint_id),
+            name=endpoint.name,
+            directory=directory.path,
+            queues=queues,
+            config=config,
+            process_title=title,
+            interruption=instance.interruption,
+        )
         renewing = replace(hooks, renew=_renewer(endpoint, handed, config))
         serve(settings, Control(None), _with_instance(renewing, instance))
 

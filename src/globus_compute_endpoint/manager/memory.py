@@ -10,8 +10,6 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from globus_compute_endpoint.host.cgroups import PURE_V2
-
 __all__ = ["MemoryWitness", "memory_cgroup"]
 
 _ROOT = Path("/sys/fs/cgroup")
@@ -51,7 +49,8 @@ class Memory:
 
 def memory_cgroup(path: str) -> Path:
     """The directory of the memory controller's group, by what systemd calls ControlGroup."""
-    return (_ROOT if PURE_V2 else _ROOT / "memory") / path.lstrip("/")
+    version_1 = _ROOT / "memory"
+    return (version_1 if version_1.exists() else _ROOT) / path.lstrip("/")
 
 
 class MemoryWitness:

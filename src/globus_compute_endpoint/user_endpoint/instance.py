@@ -126,11 +126,17 @@ def instance_status(directory: EndpointDirectory) -> InstanceStatus:
 
 
 class Instance:
-    """The running instance which this process is."""
+    """The running instance which this process is.
 
-    def __init__(self, directory: EndpointDirectory, record: InstanceRecord) -> None:
+    ``interruption``: why the one before it ended; None where that was in order.
+    """
+
+    def __init__(
+        self, directory: EndpointDirectory, record: InstanceRecord, interruption: str | None
+    ) -> None:
         self._directory = directory
         self._record = record
+        self.interruption = interruption
 
     def is_ours(self) -> bool:
         """Whether nobody else has taken the endpoint over meanwhile, on whichever machine."""
@@ -162,10 +168,20 @@ def running_instance(
         # Whatever is started from here on inherits it: see end_leftovers.
         os.environ[INSTANCE_MARK] = str(record.instance)
         _write(directory, record)
-        instance = Instance(directory, record)
+        instance = Instance(directory, record, _interruption(earlier))
         yield instance
         if instance.is_ours():
             _write(directory, _stopped(record))
+
+
+def _interruption(earlier: InstanceStatus) -> str | None:
+    if earlier.state in (EndpointState.INITIALIZED, EndpointState.STOPPED):
+        return None
+    if earlier.elsewhere:
+        return f"it was taken over from {earlier.elsewhere}"
+    if earlier.record and earlier.record.boot_id != this_machine().boot_id:
+        return "the host was restarted"
+    return "its process was killed, or ended without a word"
 
 
 def note_stopped(directory: EndpointDirectory, record: InstanceRecord) -> None:

@@ -183,6 +183,7 @@ def _launch(document: LaunchDocument, control: Control) -> int:
             config=config,
             process_title=title,
             ca_certificates=document.ca_certificates,
+            interruption=document.interruption,
         )
         try:
             serve(settings, control)

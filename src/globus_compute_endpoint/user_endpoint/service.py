@@ -61,6 +61,7 @@ class Settings:
     config: UserEndpointConfig
     process_title: str
     ca_certificates: str | None = None  # of the manager, beside what the configuration names
+    interruption: str | None = None  # why the one before it ended, if that was out of order
 
 
 @dataclass(frozen=True)
