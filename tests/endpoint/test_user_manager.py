@@ -25,6 +25,7 @@ import pytest
 import yaml
 
 from endpoint.personal import TREE, Person, create_client
+from globus_compute_endpoint.host.paths import WORK_MARKER
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -284,6 +285,36 @@ def test_one_that_dies_is_started_again_for_the_next_task(
     assert second != first
     psutil.Process(second).send_signal(signal.SIGTERM)  # within the grace period
     wait_for(lambda: log_of(site).count("started user endpoint") == 3)
+
+
+def only_one(site: Person, but: int) -> int:
+    """The pid of the one user endpoint, once it is another than ``but``."""
+    wait_for(lambda: [each.pid for each in user_endpoints(site) if each.pid != but])
+    (process,) = user_endpoints(site)
+    return process.pid
+
+
+def test_one_with_work_left_comes_back_whoever_died_and_by_itself(
+    site: Person, write: Callable[[str, str], None]
+):
+    pid = site.research(_ONE, start(site))[0]
+    (directory,) = site.endpoints.glob("uep.*")
+    (directory / WORK_MARKER).touch()  # its journal, if it has one by now, has nothing open
+    psutil.Process(pid).kill()
+    pid = only_one(site, pid)
+    manager_of(site).kill()
+    wait_for(lambda: site.status("mine") == "Disconnected")
+    psutil.Process(pid).kill()
+    start(site)
+    pid = only_one(site, pid)
+    assert log_of(site).count("started user endpoint") == 3
+    manager_of(site).kill()
+    wait_for(lambda: site.status("mine") == "Disconnected")
+    psutil.Process(pid).kill()
+    (directory / WORK_MARKER).unlink()
+    start(site)
+    wait_for(lambda: "has left no work" in log_of(site))
+    assert user_endpoints(site) == []
 
 
 _OTHER = """#!/bin/sh
