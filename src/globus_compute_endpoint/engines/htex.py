@@ -83,7 +83,7 @@ class ExecutorLife:
         """
         executor = self.executor
         scripts = self._directory / "submit_scripts"
-        scripts.mkdir(parents=True)
+        await in_thread(partial(scripts.mkdir, parents=True), _START_TIMEOUT)
         executor.run_dir = str(self._directory)
         executor.run_id = self._run
         executor.provider.script_dir = str(scripts)

@@ -19,11 +19,14 @@ from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequ
 from globus_compute_endpoint.engines.flight_recorder import FlightRecorder
 from globus_compute_endpoint.engines.handoff import Handoff
 from globus_compute_endpoint.engines.process_pool import ProcessPoolEngine
+from globus_compute_endpoint.host.patience import in_thread
 from globus_compute_endpoint.worker import task as worker
 
 __all__ = ["ThreadPoolEngine"]
 
 log = logging.getLogger(__name__)
+
+_CHDIR_TIMEOUT = 3.0
 
 Outcome = bytes | BaseException | None  # None: it has begun
 
@@ -96,7 +99,8 @@ class ThreadPoolEngine(Engine):
         if self._recorder is not None:
             self._recorder.clear()
         await self._shell.stop()
-        os.chdir(self._directory_before)
+        with contextlib.suppress(OSError, TimeoutError):  # the home may be away
+            await in_thread(partial(os.chdir, self._directory_before), _CHDIR_TIMEOUT)
 
     def status(self) -> dict[str, Any]:
         busy = min(self._outstanding, self.slots)

@@ -20,6 +20,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
+from globus_compute_endpoint.host.patience import within
 from globus_compute_endpoint.host.processes import (
     ProcessIdentity,
     open_process,
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+_PATIENCE = 10.0  # seconds for a home which is away
 
 
 class EndpointState(StrEnum):
@@ -146,6 +149,11 @@ class Instance:
             return True
         return current is None or current == self._record
 
+    def note_end(self) -> None:
+        """Write down that it has ended in order, unless it is another's by now."""
+        if self.is_ours():
+            _write(self._directory, _stopped(self._record))
+
 
 @contextlib.contextmanager
 def running_instance(
@@ -170,8 +178,10 @@ def running_instance(
         _write(directory, record)
         instance = Instance(directory, record, _interruption(earlier))
         yield instance
-        if instance.is_ours():
-            _write(directory, _stopped(record))
+        try:
+            within(_PATIENCE, instance.note_end)
+        except TimeoutError:  # it counts as disconnected
+            log.warning("%s does not answer: that we end is not noted", directory.state_file)
 
 
 def _interruption(earlier: InstanceStatus) -> str | None:

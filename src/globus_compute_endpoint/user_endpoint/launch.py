@@ -151,7 +151,7 @@ async def _run(settings: Settings, engine: Any, control: Control, hooks: Hooks) 
 def _turn_into_site_installation(document: LaunchDocument, credentials: dict[str, Any]) -> None:
     """Set the environment; where its PATH leads to another installation, do not return."""
     _set_environment(document)
-    program = other_installation(document.environment.get("PATH"))
+    program = reach_home(lambda: other_installation(document.environment.get("PATH")))
     if program is None:
         return
     allowed = document.allowed_functions
