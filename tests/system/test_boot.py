@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.waiting import until
 from system.hosts import Host
 from system.packages import ENDPOINT, SERVICES, install_packages
 
@@ -90,6 +91,17 @@ def test_it_comes_back_with_the_host(host: Host, credentials: dict[str, str]) ->
 
     wait_active(host)
     assert status(host) == ("Running", endpoint_id)
+
+
+def test_it_comes_back_when_it_was_killed(host: Host, credentials: dict[str, str]) -> None:
+    def main_process() -> str:
+        return host.run("systemctl", "show", "-P", "MainPID", UNIT).stdout.strip()
+
+    before = main_process()
+    host.run("kill", "-KILL", before)
+    until(lambda: main_process() not in (before, "0"), 40)
+    wait_active(host)
+    assert status(host)[0] == "Running"
 
 
 def test_disabling_it(host: Host, credentials: dict[str, str]) -> None:

@@ -64,7 +64,7 @@ ExecStop={_command([*prefix, *self.stop])}
 TimeoutStartSec=infinity
 TimeoutStopSec=120
 Restart=on-failure
-RestartSec=30
+RestartSec=5
 # What no retry mends: see globus-compute-endpoint(1), EXIT STATUS.
 RestartPreventExitStatus={statuses}
 
