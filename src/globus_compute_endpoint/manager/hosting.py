@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from globus_compute_endpoint.host.privileges import LocalUser
 from globus_compute_endpoint.manager.control import Control
 from globus_compute_endpoint.manager.ends import End
+from globus_compute_endpoint.manager.launching import Past
 from globus_compute_endpoint.manager.memory import MemoryWitness, memory_cgroup
 from globus_compute_endpoint.manager.protocol import Identity
 from globus_compute_endpoint.manager.starts import StartRecord
@@ -160,12 +161,9 @@ class Hosting(Protocol):
         """Who is to run it. Raises Problem, worded for the researcher."""
 
     async def start(
-        self, approved: Approved, manager_id: UUID, on_end: OnEnd, interruption: str | None
+        self, approved: Approved, manager_id: UUID, on_end: OnEnd, past: Past
     ) -> UserEndpoint:
-        """Start it. Raises Problem; then nothing is left behind.
-
-        ``interruption``: why an earlier one of the same id ended out of order.
-        """
+        """Start it. Raises Problem; then nothing is left behind."""
 
     async def remains(self, record: StartRecord) -> Remnant:
         """What one that ended has left. Raises Problem where that cannot be told."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,7 +13,19 @@ from globus_compute_endpoint.config.manager import ManagerSettings
 from globus_compute_endpoint.host.privileges import LocalUser
 from globus_compute_endpoint.manager.starts import StartRecord
 
-__all__ = ["launch_document", "manager_part"]
+__all__ = ["Past", "launch_document", "manager_part"]
+
+
+@dataclass(frozen=True)
+class Past:
+    """What became of the earlier user endpoint of the same id.
+
+    ``interruption``: why it ended, if that was out of order. ``answered``: it was given up, and
+    the services have failed all tasks which it had.
+    """
+
+    interruption: str | None = None
+    answered: bool = False
 
 
 def launch_document(
@@ -23,12 +36,11 @@ def launch_document(
     *,
     manager_id: UUID,
     state_directory: Path | None = None,
-    interruption: str | None = None,
+    past: Past,
 ) -> bytes:
     """Our part, a newline, and the blob: options and credentials for the user's process alone.
 
-    ``identity`` is the one that was found to be ``user``. ``interruption`` says why an earlier
-    instance ended out of order, if one did.
+    ``identity`` is the one that was found to be ``user``.
     """
     start, config = record.start, settings.config
     ours = {
@@ -39,7 +51,8 @@ def launch_document(
         "ca_certificates": settings.ca_certificates,
         "debug": config.debug,
         "state_directory": str(state_directory) if state_directory else None,
-        "interruption": interruption,
+        "interruption": past.interruption,
+        "answered": past.answered,
         **manager_part(settings, user, identity),
     }
     return json.dumps(ours).encode() + b"\n" + record.blob

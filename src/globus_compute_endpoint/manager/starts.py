@@ -77,10 +77,27 @@ class StartRecords:
         """Forget it: that user endpoint has ended."""
         self._path(endpoint_id).unlink(missing_ok=True)
 
+    def give_up(self, endpoint_id: UUID) -> None:
+        """Forget it, but for this: whatever it has left, the services have failed its tasks."""
+        self._answered(endpoint_id).touch(mode=0o600)
+        self._sync_directory()
+        self.remove(endpoint_id)
+
+    def was_given_up(self, endpoint_id: UUID) -> bool:
+        """Whether :meth:`give_up` was the last that happened to it."""
+        return self._answered(endpoint_id).exists()
+
+    def take_up_again(self, endpoint_id: UUID) -> None:
+        """It was started, and told."""
+        self._answered(endpoint_id).unlink(missing_ok=True)
+
     def __iter__(self) -> Iterator[UUID]:
         for path in sorted(self._directory.iterdir()):
             with contextlib.suppress(ValueError):
                 yield UUID(path.name)
+
+    def _answered(self, endpoint_id: UUID) -> Path:
+        return self._directory / f"{endpoint_id}.answered"
 
     def _path(self, endpoint_id: UUID) -> Path:
         return self._directory / str(endpoint_id)

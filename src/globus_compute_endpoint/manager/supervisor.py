@@ -17,6 +17,7 @@ from globus_compute_endpoint.config.manager import ManagerSettings
 from globus_compute_endpoint.host.privileges import LocalUser
 from globus_compute_endpoint.manager.ends import End
 from globus_compute_endpoint.manager.hosting import Hosting, UserEndpoint
+from globus_compute_endpoint.manager.launching import Past
 from globus_compute_endpoint.manager.protocol import ProblemFields
 from globus_compute_endpoint.manager.revival import Return, Revival
 from globus_compute_endpoint.manager.starts import StartRecord, StartRecords
@@ -182,9 +183,11 @@ class Supervisor:
                 self._starting[start.endpoint_id] = user.uid
                 record = replace(record, uid=user.uid, boot=await self._hosting.boot())
                 self._records.write(record)
+                past = Past(interruption, self._records.was_given_up(start.endpoint_id))
                 endpoint = await self._hosting.start(
-                    replace(approved, record=record), self._manager_id, self.died, interruption
+                    replace(approved, record=record), self._manager_id, self.died, past
                 )
+                self._records.take_up_again(start.endpoint_id)
         except TimeoutError:
             raise Problem(
                 "START_TIMEOUT",
@@ -303,7 +306,8 @@ class Supervisor:
 
     def _give_up(self, record: StartRecord, problem: Problem) -> None:
         endpoint_id = record.start.endpoint_id
-        self._forget(endpoint_id)
+        self._revival.forget(endpoint_id)
+        self._records.give_up(endpoint_id)
         log.error(
             "user endpoint %s is not started again: %s; what it left, its journal with the list of"
             " its batch jobs, is in %s",

@@ -11,6 +11,7 @@ from globus_compute_endpoint.manager.authorize import authorize
 from globus_compute_endpoint.manager.ends import HOST_RESTARTED, Evidence, judge
 from globus_compute_endpoint.manager.hosting import Approved, OnEnd, Remnant, UserEndpoint
 from globus_compute_endpoint.manager.in_force import InForce
+from globus_compute_endpoint.manager.launching import Past
 from globus_compute_endpoint.manager.starts import StartRecord
 from globus_compute_endpoint.manager.user_endpoint import Host, slice_name, start_user_endpoint
 from globus_compute_endpoint.spawner.protocol import scope_name
@@ -31,12 +32,12 @@ class SystemHosting:
         return await authorize(record, rules.mapping, self._host.spawner, rules.settings.config)
 
     async def start(
-        self, approved: Approved, manager_id: UUID, on_end: OnEnd, interruption: str | None
+        self, approved: Approved, manager_id: UUID, on_end: OnEnd, past: Past
     ) -> UserEndpoint:
         """See :class:`Hosting`."""
         settings = self._in_force.settings
         return await start_user_endpoint(
-            approved, settings, manager_id, self._host, on_end, interruption=interruption
+            approved, settings, manager_id, self._host, on_end, past=past
         )
 
     async def remains(self, record: StartRecord) -> Remnant:

@@ -19,7 +19,7 @@ from globus_compute_endpoint.host.systemd import Properties, ServiceManager
 from globus_compute_endpoint.manager.control import Control
 from globus_compute_endpoint.manager.ends import End, Evidence, judge
 from globus_compute_endpoint.manager.hosting import Approved, Held, OnEnd, UserEndpoint
-from globus_compute_endpoint.manager.launching import launch_document
+from globus_compute_endpoint.manager.launching import Past, launch_document
 from globus_compute_endpoint.manager.spawner_client import SpawnerClient
 from globus_compute_endpoint.manager.starts import StartRecord
 from globus_compute_endpoint.problem import Problem
@@ -104,7 +104,7 @@ async def start_user_endpoint(
     host: Host,
     on_end: OnEnd,
     *,
-    interruption: str | None,
+    past: Past,
 ) -> ScopedUserEndpoint:
     """Fork, place into a scope, release. Raises Problem; then nothing is left behind."""
     user, endpoint_id = approved.user, approved.record.start.endpoint_id
@@ -115,7 +115,7 @@ async def start_user_endpoint(
         approved.identity.sub,
         manager_id=manager_id,
         state_directory=state_directory(user.uid, endpoint_id),
-        interruption=interruption,
+        past=past,
     )
     held = await _fork(approved, settings, host.spawner, document)
     endpoint = ScopedUserEndpoint(approved.record, user.uid, held, on_end, host)

@@ -34,7 +34,7 @@ from globus_compute_endpoint.manager.hosting import (
     Remnant,
     UserEndpoint,
 )
-from globus_compute_endpoint.manager.launching import launch_document
+from globus_compute_endpoint.manager.launching import Past, launch_document
 from globus_compute_endpoint.manager.protocol import Start
 from globus_compute_endpoint.manager.starts import StartRecord
 from globus_compute_endpoint.problem import ExitStatus, Problem
@@ -160,7 +160,7 @@ class OwnHosting:
         return authorize(record, self._own, self._user)
 
     async def start(
-        self, approved: Approved, manager_id: UUID, on_end: OnEnd, interruption: str | None
+        self, approved: Approved, manager_id: UUID, on_end: OnEnd, past: Past
     ) -> UserEndpoint:
         """See :class:`Hosting`.
 
@@ -175,7 +175,7 @@ class OwnHosting:
             approved.user,
             approved.identity.sub,
             manager_id=manager_id,
-            interruption=interruption,
+            past=past,
         )
         instance = uuid.uuid4()
         with contextlib.ExitStack() as undo:

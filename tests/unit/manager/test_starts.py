@@ -38,6 +38,18 @@ def test_it_tells_as_whom_and_since_which_boot_it_runs(tmp_path):
     assert records.read(UUID(int=7)) == written
 
 
+def test_one_that_was_given_up_is_known_until_it_was_started_again(tmp_path):
+    records = StartRecords(tmp_path)
+    records.write(record())
+    records.give_up(UUID(int=7))
+    records = StartRecords(tmp_path)
+    assert records.was_given_up(UUID(int=7))
+    assert records.read(UUID(int=7)) is None
+    assert list(records) == []
+    records.take_up_again(UUID(int=7))
+    assert not records.was_given_up(UUID(int=7))
+
+
 def test_records_of_versions_before_the_journal_are_read(tmp_path):
     (tmp_path / str(UUID(int=7))).write_bytes(pack(record().start, record().blob))
     assert StartRecords(tmp_path).read(UUID(int=7)) == record()
