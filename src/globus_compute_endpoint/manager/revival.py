@@ -99,6 +99,7 @@ class Revival:
     def plan(self, planned: Return) -> None:
         """Have it brought back after a while."""
         endpoint_id = planned.record.start.endpoint_id
+        planned.at_once.clear()
         self._planned[endpoint_id] = planned
         task = asyncio.create_task(self._when_due(endpoint_id, planned))
         self._tasks.add(task)

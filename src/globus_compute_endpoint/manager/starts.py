@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from globus_compute_endpoint.manager.protocol import Start, pack
-from globus_compute_endpoint.problem import Problem
+from globus_compute_endpoint.problem import ExitStatus, Problem
 
 __all__ = ["StartRecord", "StartRecords"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class StartRecords:
                 "START_RECORD_NOT_WRITTEN",
                 f"cannot write {path}: {error.strerror}",
                 "see that the disk is neither full nor read-only",
+                ExitStatus.TEMPORARY,
             ) from error
 
     def read(self, endpoint_id: UUID) -> StartRecord | None:
@@ -79,8 +83,11 @@ class StartRecords:
 
     def give_up(self, endpoint_id: UUID) -> None:
         """Forget it, but for this: whatever it has left, the services have failed its tasks."""
-        self._answered(endpoint_id).touch(mode=0o600)
-        self._sync_directory()
+        try:
+            self._answered(endpoint_id).touch(mode=0o600)
+            self._sync_directory()
+        except OSError as error:
+            log.error("tasks of %s may run, though they have failed: %s", endpoint_id, error)
         self.remove(endpoint_id)
 
     def was_given_up(self, endpoint_id: UUID) -> bool:

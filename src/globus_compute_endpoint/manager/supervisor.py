@@ -15,24 +15,20 @@ from weakref import WeakValueDictionary
 
 from globus_compute_endpoint.config.manager import ManagerSettings
 from globus_compute_endpoint.host.privileges import LocalUser
+from globus_compute_endpoint.manager.aftermath import Aftermath, TellEnd, as_problem
 from globus_compute_endpoint.manager.ends import End
 from globus_compute_endpoint.manager.hosting import Hosting, UserEndpoint
 from globus_compute_endpoint.manager.launching import Past
-from globus_compute_endpoint.manager.protocol import ProblemFields
-from globus_compute_endpoint.manager.revival import Return, Revival
 from globus_compute_endpoint.manager.starts import StartRecord, StartRecords
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
-__all__ = ["Supervisor", "TellEnd"]
+__all__ = ["Supervisor"]
 
 log = logging.getLogger(__name__)
-
-TellEnd = Callable[[UUID, ProblemFields, bytes], None]
 
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 25.0
 _KILL_TIMEOUT_S = 5.0
-_NEVER_RAN = "the user endpoint was started several times and died each time: "
 
 
 class Supervisor:
@@ -50,16 +46,21 @@ class Supervisor:
         self.settings = settings
         self._records = records
         self._hosting = hosting
-        self._tell_end = tell_end
         self._changed = changed
-        self._revival = Revival(self._bring_back)
+        self._aftermath = Aftermath(
+            records, hosting, tell_end, lock=self._lock, start=self._start_new, changed=changed
+        )
         self._running: dict[UUID, UserEndpoint] = {}
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._starting: dict[UUID, int] = {}  # the uids
         self._last_command: dict[UUID, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._manager_id: UUID | None = None
-        self.stopping = False
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nobody is started any more."""
+        return self._aftermath.closed
 
     @property
     def count(self) -> int:
@@ -74,14 +75,14 @@ class Supervisor:
         parts = [f"user endpoints running: {self.count}"]
         if silent:
             parts.append(f"{silent} of them not connected yet")
-        if self._revival.count:
-            parts.append(f"to be started again: {self._revival.count}")
+        if self._aftermath.count:
+            parts.append(f"to be started again: {self._aftermath.count}")
         return ", ".join(parts)
 
     def registered(self, manager_id: UUID) -> None:
         """We have an id: from now on user endpoints can be started."""
         self._manager_id = manager_id
-        self._revival.open()
+        self._aftermath.open()
 
     async def start(self, record: StartRecord) -> None:
         """Carry out a start command; for one that runs, hand its fresh credentials down.
@@ -96,7 +97,7 @@ class Supervisor:
             else:
                 if running:
                     await self._bury(running)
-                if not self._revival.hasten(record):
+                if not self._aftermath.hasten(record):
                     await self._start_commanded(record)
             self._last_command[endpoint_id] = time.monotonic()
 
@@ -118,13 +119,11 @@ class Supervisor:
 
     def resume(self, record: StartRecord, reason: str | None) -> None:
         """See to what a user endpoint has left which ended while there was no manager."""
-        self._revival.plan(Return(record, reason))
-        self._changed()
+        self._aftermath.resume(record, reason)
 
     async def close(self) -> None:
         """Start nobody again; what runs goes on."""
-        self.stopping = True
-        await self._revival.close()
+        await self._aftermath.close()
 
     async def stop_all(self) -> None:
         """Ask all to finish up, then to end; kill what still runs.
@@ -233,94 +232,19 @@ class Supervisor:
                 return  # buried already; or it died while it was started, and the start tells
             commanded_lately = self._commanded_lately(endpoint_id)
             end = await self._bury(endpoint)
-            if not commanded_lately or self._revival.hasten(endpoint.record) or not end.clean:
+            if not commanded_lately or self._aftermath.hasten(endpoint.record) or not end.clean:
                 return
             try:
                 await self._start_commanded(endpoint.record)
             except (Problem, OSError) as error:
-                self._give_up(endpoint.record, _problem(error))
+                self._aftermath.give_up(endpoint.record, as_problem(error))
 
     async def _bury(self, endpoint: UserEndpoint) -> End:
-        """Learn how it ended, and plan its return, or tell who has to know."""
-        endpoint_id, record = endpoint.endpoint_id, endpoint.record
+        del self._running[endpoint.endpoint_id]
         try:
-            end = await endpoint.clean_up()
-        except (Problem, OSError) as error:
-            log.error("after the end of user endpoint %s: %s", endpoint_id, error)
-            end = End(clean=False, told=False, reason=str(_problem(error)))
+            return await self._aftermath.see_to(endpoint)
         finally:
-            endpoint.let_go()
-            del self._running[endpoint_id]
-        _log_end(endpoint, end)
-        has_run = endpoint.control is None or endpoint.control.has_run or endpoint.adopted
-        self._revival.patience(endpoint_id).lived(endpoint.seconds, has_run=has_run)
-        if not end.told and await self._has_left_work(record):
-            self._plan_return(record, end)
-        else:
-            self._forget(endpoint_id)
-            if end.problem and not self.stopping:  # else what it had to do waits
-                self._tell_end(endpoint_id, end.problem, record.blob)
-        self._changed()
-        return end
-
-    async def _has_left_work(self, record: StartRecord) -> bool:
-        try:
-            return (await self._hosting.remains(record)).work
-        except (Problem, OSError) as error:
-            log.warning("what %s has left is not known: %s", record.start.endpoint_id, error)
-            return True  # one that is started for nothing ends when it is idle
-
-    def _plan_return(self, record: StartRecord, end: End) -> None:
-        if self.stopping:
-            return  # our successor finds its record
-        if self._revival.patience(record.start.endpoint_id).is_over:
-            why = _NEVER_RAN + (end.reason or "it was stopped")
-            self._give_up(record, Problem("USER_ENDPOINT_DIED", why, end.hint))
-        else:
-            self._revival.plan(Return(record, end.reason))
-
-    async def _bring_back(self, endpoint_id: UUID) -> None:
-        async with self._lock(endpoint_id):
-            planned = self._revival.take(endpoint_id)
-            if planned is None or self.stopping:
-                return
-            try:
-                await self._start_again(planned)
-            except (Problem, OSError) as error:
-                problem = _problem(error)
-                if self._revival.patience(endpoint_id).failed(problem):
-                    log.warning("cannot start user endpoint %s again yet: %s", endpoint_id, problem)
-                    self._revival.plan(planned)
-                else:
-                    self._give_up(planned.record, problem)
-        self._changed()
-
-    async def _start_again(self, planned: Return) -> None:
-        record = planned.record
-        remnant = await self._hosting.remains(record)
-        if not remnant.work and not planned.commanded:
-            log.info("user endpoint %s is gone and has left no work", record.start.endpoint_id)
-            self._forget(record.start.endpoint_id)
-        else:
-            await self._start_new(record, planned.reason or remnant.reason)
-
-    def _give_up(self, record: StartRecord, problem: Problem) -> None:
-        endpoint_id = record.start.endpoint_id
-        self._revival.forget(endpoint_id)
-        self._records.give_up(endpoint_id)
-        log.error(
-            "user endpoint %s is not started again: %s; what it left, its journal with the list of"
-            " its batch jobs, is in %s",
-            endpoint_id,
-            problem,
-            self._hosting.left_in(record),
-            extra={"GC_ENDPOINT_ID": str(endpoint_id), "GC_PROBLEM": problem.code},
-        )
-        self._tell_end(endpoint_id, ProblemFields.of(problem), record.blob)
-
-    def _forget(self, endpoint_id: UUID) -> None:
-        self._revival.forget(endpoint_id)
-        self._records.remove(endpoint_id)
+            self._changed()
 
     def _lock(self, endpoint_id: UUID) -> asyncio.Lock:
         return self._locks.setdefault(endpoint_id, asyncio.Lock())
@@ -346,13 +270,6 @@ async def _all_ended(endpoints: list[UserEndpoint], seconds: float) -> None:
             await asyncio.gather(*(endpoint.wait() for endpoint in endpoints))
 
 
-def _problem(error: Problem | OSError) -> Problem:
-    if isinstance(error, Problem):
-        return error
-    what = f"systemd did not answer: {error or 'time-out'}"
-    return Problem("SYSTEMD_UNREACHABLE", what, exit_status=ExitStatus.TEMPORARY)
-
-
 def _check_same_user(record: StartRecord, user: LocalUser) -> None:
     """What it has left belongs to whom it ran as."""
     if record.uid not in (None, user.uid):
@@ -363,15 +280,3 @@ def _check_same_user(record: StartRecord, user: LocalUser) -> None:
             "submit it again",
             ExitStatus.NO_PERMISSION,
         )
-
-
-def _log_end(endpoint: UserEndpoint, end: End) -> None:
-    log.log(
-        logging.INFO if end.clean else logging.ERROR,
-        "user endpoint %s, process %d, has ended%s%s",
-        endpoint.endpoint_id,
-        endpoint.pid,
-        f": {end.reason}" if end.reason else "",
-        "; it told its user why" if end.told else "",
-        extra={"GC_ENDPOINT_ID": str(endpoint.endpoint_id)},
-    )

@@ -229,7 +229,7 @@ class _Service:
         self._notices.report(credentials, problem)
 
     async def _end_all(self) -> None:
-        self._supervisor.stopping = True
+        await self._supervisor.close()
         for start in self._starts:
             start.cancel()  # not acknowledged: it comes again
         await asyncio.gather(*self._starts, return_exceptions=True)
