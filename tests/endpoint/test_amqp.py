@@ -154,7 +154,7 @@ async def test_a_second_exclusive_consumer_waits_its_turn(
     async with connected(queue.connection_url, first):
         task = asyncio.create_task(waiting.run())
         await asyncio.sleep(0.5)
-        assert not second.consuming
+        assert not second.ready
     await asyncio.wait_for(consuming.wait(), 10)
     await publish_once(destination, b"x", name="test")
     assert (await asyncio.wait_for(seen.get(), 5)).body == b"x"

@@ -2,7 +2,7 @@
 """AMQP on one asyncio loop: a connection that comes back, a consumer, a confirmed publisher."""
 
 from globus_compute_endpoint.amqp.connection import ChannelUser, Connection, parameters
-from globus_compute_endpoint.amqp.consumer import Consumer, Delivery
+from globus_compute_endpoint.amqp.consumer import Consumer, Delivery, acknowledge
 from globus_compute_endpoint.amqp.publisher import Publisher, Unroutable, publish_once
 from globus_compute_endpoint.amqp.queue_info import QueueInfo, ResultQueueInfo
 
@@ -15,6 +15,7 @@ __all__ = [
     "QueueInfo",
     "ResultQueueInfo",
     "Unroutable",
+    "acknowledge",
     "parameters",
     "publish_once",
 ]

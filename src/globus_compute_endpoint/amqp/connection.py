@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import pika
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
+from pika.exceptions import ConnectionClosedByClient
 from pydantic import SecretStr
 
 from globus_compute_endpoint.amqp.queue_info import describe
@@ -128,6 +129,7 @@ class Connection:
         self._users: list[ChannelUser] = []
         self._current: _Attempt | None = None
         self._closing = False
+        self.closed_in_order = False  # the broker has agreed: it has dealt with all we have sent
         self._wake = asyncio.Event()
 
     @property
@@ -177,7 +179,7 @@ class Connection:
         self._closing = True
         self._wake.set()
         if self._current is not None:
-            await self._current.close()
+            self.closed_in_order = await self._current.close()
 
     async def _once(self) -> BaseException:
         """Connect, stay connected, and return why that ended."""
@@ -217,6 +219,7 @@ class _Attempt:
         self._missing = 0
         self._ended: asyncio.Future[BaseException] = loop.create_future()
         self._reason: BaseException | None = None
+        self._agreed = False
         self._timer = loop.call_later(_OPEN_TIMEOUT, self._too_slow)
         self._connection = _GatheringConnection(
             settings,
@@ -233,10 +236,11 @@ class _Attempt:
         finally:
             self._timer.cancel()
 
-    async def close(self) -> None:
+    async def close(self) -> bool:
         self.abandon(ConnectionAbortedError("closed"))
         await asyncio.wait([self._ended], timeout=_CLOSE_TIMEOUT)
         self._end(ConnectionAbortedError("closed"))
+        return self._agreed
 
     def abandon(self, reason: BaseException) -> None:
         """Begin to close; ``reason`` is what the end will be put down to."""
@@ -272,6 +276,7 @@ class _Attempt:
             self.abandon(reason)
 
     def _lost(self, _connection: Any, reason: BaseException) -> None:
+        self._agreed = isinstance(reason, ConnectionClosedByClient)
         self._end(reason)
 
     def _too_slow(self) -> None:

@@ -101,6 +101,7 @@ def run_endpoint(endpoint: UserEndpointOfOne, handed: Handed, hooks: Hooks = NO_
             queues=queues,
             config=config,
             process_title=title,
+            state_directory=directory.path,
             interruption=instance.interruption,
         )
         renewing = replace(hooks, renew=_renewer(endpoint, handed, config))

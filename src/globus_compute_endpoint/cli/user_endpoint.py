@@ -73,7 +73,7 @@ def start_user_endpoint(
         log_to_stderr()
         log_to(directory.log, str(endpoint_id), debug=obj["debug"] or config.debug)
         settings = Settings(
-            str(endpoint_id), name, directory.path, handed.amqp_creds, config, title
+            str(endpoint_id), name, directory.path, handed.amqp_creds, config, title, directory.path
         )
         serve(settings, Control(None))
 

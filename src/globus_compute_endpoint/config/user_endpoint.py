@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from globus_compute_endpoint.config.common import CommonConfig
 from globus_compute_endpoint.config.engines import EngineConfig, GlobusComputeEngineConfig
+from globus_compute_endpoint.config.journal import JournalConfig
 
 __all__ = ["DEPRECATED_ENGINE", "UserEndpointConfig"]
 
@@ -27,6 +28,7 @@ class UserEndpointConfig(CommonConfig):
     engine: EngineConfig = GlobusComputeEngineConfig()
     idle_heartbeats_soft: Annotated[int, Field(ge=0)] = 0
     idle_heartbeats_hard: Annotated[int, Field(ge=0)] = 5760
+    journal: JournalConfig = JournalConfig()
     endpoint_setup: str | None = None
     endpoint_teardown: str | None = None
 

@@ -64,7 +64,7 @@ class Uplink:
     @property
     def is_consuming(self) -> bool:
         """Whether start commands would reach us."""
-        return self._consumer is not None and self._consumer.consuming
+        return self._consumer is not None and self._consumer.ready
 
     async def run(self) -> None:
         """Serve until cancelled. Raises Problem for a refusal which no retry mends."""

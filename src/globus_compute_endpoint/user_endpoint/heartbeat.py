@@ -5,17 +5,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import logging
+import os
+import platform
+import socket
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
 from globus_compute_common.messagepack import pack
 from globus_compute_common.messagepack.message_types import EPStatusReport
+from globus_compute_sdk.version import __version__ as sdk_version
 
+from globus_compute_endpoint import __version__
 from globus_compute_endpoint.amqp import Publisher, Unroutable
 
-__all__ = ["Heartbeat", "IdleWatch", "status_report"]
+__all__ = ["Heartbeat", "IdleWatch", "status_report", "who_we_are"]
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +31,21 @@ def status_report(endpoint_id: str, state: dict[str, Any]) -> bytes:
     report = EPStatusReport(endpoint_id=UUID(endpoint_id), global_state=state, task_statuses={})
     packed: bytes = pack(report)
     return packed
+
+
+def who_we_are() -> dict[str, Any]:
+    """Return what a report says about this process."""
+    user = str(os.getuid())
+    with contextlib.suppress(KeyError, OSError):
+        user = getpass.getuser()
+    return {
+        "endpoint_version": __version__,
+        "sdk_version": sdk_version,
+        "python_version": platform.python_version(),
+        "hostname": socket.gethostname(),
+        "local_user": user,
+        "pid": os.getpid(),
+    }
 
 
 class Heartbeat:

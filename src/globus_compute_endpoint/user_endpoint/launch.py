@@ -23,9 +23,11 @@ from setproctitle import setproctitle
 from globus_compute_endpoint.amqp import Unroutable, publish_once
 from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
 from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
+from globus_compute_endpoint.engines.base import Engine
 from globus_compute_endpoint.engines.factory import build
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.user_endpoint.blueprint import Blueprint, check, render
+from globus_compute_endpoint.user_endpoint.books import Places, open_books
 from globus_compute_endpoint.user_endpoint.control import Control
 from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
 from globus_compute_endpoint.user_endpoint.heartbeat import status_report
@@ -35,7 +37,7 @@ from globus_compute_endpoint.user_endpoint.installation import (
     turn_into,
     with_port,
 )
-from globus_compute_endpoint.user_endpoint.ledger import MemoryLedger
+from globus_compute_endpoint.user_endpoint.journal_files import close_open_tasks
 from globus_compute_endpoint.user_endpoint.logs import log_to
 from globus_compute_endpoint.user_endpoint.service import NO_HOOKS, Hooks, Settings, UserEndpoint
 from globus_compute_endpoint.user_endpoint.setup import run_script
@@ -48,6 +50,7 @@ _NOTICE_PERIOD = 3  # what the services expect of a report of failure
 _NOTICE_TIMEOUT = 30.0
 _SETUP_TIMEOUT = 3600.0  # building an environment takes a while
 _TEARDOWN_TIMEOUT = 600.0
+_MARKS = "start_marks"
 
 
 class LaunchDocument(Blueprint):
@@ -143,9 +146,14 @@ def _tear_down(script: str | None) -> None:
         log.error("%s", problem)
 
 
-async def _run(settings: Settings, engine: Any, control: Control, hooks: Hooks) -> None:
-    # Made inside the loop, which their events belong to.
-    await UserEndpoint(settings, engine, MemoryLedger(), control, hooks).run()
+async def _run(settings: Settings, engine: Engine, control: Control, hooks: Hooks) -> None:
+    books = await open_books(
+        Places(settings.state_directory, settings.directory / _MARKS),
+        settings.endpoint_id,
+        max_retries=engine.max_retries,
+        interruption=settings.interruption,
+    )
+    await UserEndpoint(settings, engine, books, control, hooks).run()
 
 
 def _turn_into_site_installation(document: LaunchDocument, credentials: dict[str, Any]) -> None:
@@ -182,6 +190,7 @@ def _launch(document: LaunchDocument, control: Control) -> int:
             queues=document.amqp_creds,
             config=config,
             process_title=title,
+            state_directory=document.state_directory or directory.path,
             ca_certificates=document.ca_certificates,
             interruption=document.interruption,
         )
@@ -236,4 +245,6 @@ def _give_notice(document: LaunchDocument, message: str) -> bool:
     except (TimeoutError, Unroutable, OSError) as error:
         log.error("The services could not be told of the failure: %s", error)
         return False
+    # The services have failed all our tasks: none is to be run.
+    close_open_tasks(document.state_directory or EndpointDirectory.of(document.name).path)
     return True

@@ -39,13 +39,9 @@ class ResultPublisher:
         future = self._publisher.publish(result)
         future.add_done_callback(partial(self._answered, task_id, result))
 
-    async def flush(self, seconds: float) -> int:
-        """Wait until all are confirmed, so long at most; return how many are not."""
-        try:
-            await asyncio.wait_for(self._empty.wait(), seconds)
-        except TimeoutError:
-            return len(self._waiting)
-        return 0
+    async def flush(self) -> None:
+        """Wait until all are confirmed."""
+        await self._empty.wait()
 
     def _answered(self, task_id: str, result: bytes, future: asyncio.Future[None]) -> None:
         if future.cancelled():

@@ -4,22 +4,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import getpass
 import logging
-import os
-import platform
 import signal
-import socket
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from globus_compute_sdk.version import __version__ as sdk_version
 from pydantic import SecretStr
 
-from globus_compute_endpoint import __version__
 from globus_compute_endpoint.amqp import Connection, Consumer, Delivery, Publisher, ResultQueueInfo
 from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
 from globus_compute_endpoint.amqp.renewal import Renewal
@@ -27,14 +21,15 @@ from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
 from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.user_endpoint import intake
+from globus_compute_endpoint.user_endpoint.books import Books
 from globus_compute_endpoint.user_endpoint.control import (
     Control,
     Credentials,
     Drain,
     Stop,
 )
-from globus_compute_endpoint.user_endpoint.heartbeat import Heartbeat, IdleWatch
-from globus_compute_endpoint.user_endpoint.ledger import Ledger
+from globus_compute_endpoint.user_endpoint.heartbeat import Heartbeat, IdleWatch, who_we_are
+from globus_compute_endpoint.user_endpoint.ledger import Ledger, Neighbours
 from globus_compute_endpoint.user_endpoint.results import ResultPublisher
 from globus_compute_endpoint.worker import task as worker
 
@@ -45,14 +40,19 @@ log = logging.getLogger(__name__)
 # SIGHUP: the terminal of an attached endpoint was closed.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP)
 
-_MIN_PREFETCH, _MAX_PREFETCH = 128, 4096
+_MIN_WINDOW, _MAX_WINDOW = 128, 4096  # tasks which the engine has at a time
+_PREFETCH = 256  # messages on their way into the journal
 _FLUSH_TIMEOUT = 10.0  # seconds for results which are done, at a stop
 _FAREWELL_TIMEOUT = 3.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user endpoint is."""
+    """What a user endpoint is.
+
+    ``state_directory`` is where its journal is, and ``interruption`` why its last life ended, as
+    far as its manager knows.
+    """
 
     endpoint_id: str
     name: str
@@ -60,8 +60,9 @@ class Settings:
     queues: UserEndpointQueues
     config: UserEndpointConfig
     process_title: str
+    state_directory: Path
     ca_certificates: str | None = None  # of the manager, beside what the configuration names
-    interruption: str | None = None  # why the one before it ended, if that was out of order
+    interruption: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,32 +94,38 @@ class UserEndpoint:
         self,
         settings: Settings,
         engine: Engine,
-        ledger: Ledger,
+        books: Books,
         control: Control,
         hooks: Hooks,
     ) -> None:
         self._settings = settings
         self._hooks = hooks
         self._engine = engine
-        self._ledger = ledger
+        self._books = books
         self._control = control
         self._movements = 0
         self._problem: Problem | None = None
         self._draining = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._settled = asyncio.Event()
+        self._end = "it ended"
         self._renewal = Renewal(self._renew)
         queues = settings.queues
-        prefetch = min(max(2 * engine.slots, _MIN_PREFETCH), _MAX_PREFETCH)
         self._consumer = Consumer(
             queues.task_queue_info.queue,
             self._received,
-            prefetch=prefetch,
+            prefetch=_PREFETCH,
             on_consuming=self._consuming,
         )
         self._result_channel = Publisher(queues.result_queue_info.queue_publish_kwargs)
         self._heartbeat_channel = Publisher(queues.heartbeat_queue_info.queue_publish_kwargs)
         self._results = ResultPublisher(self._result_channel, self._confirmed)
+        self._ledger = Ledger(
+            books.thread,
+            settings.config.journal,
+            min(max(2 * engine.slots, _MIN_WINDOW), _MAX_WINDOW),
+            Neighbours(engine.submit, self._results.publish, self._take_more),
+        )
+        self._ledger.restore(books.recovered)
         self._heartbeat = Heartbeat(
             settings.endpoint_id,
             settings.config.heartbeat_period,
@@ -137,10 +144,23 @@ class UserEndpoint:
         Raises:
             Problem: the engine cannot be started, or has failed.
         """
+        try:
+            await self._serve()
+        finally:
+            await self._books.close(
+                left=self._ledger.outstanding,
+                in_order=self._tasks_connection.closed_in_order,
+                reason=self._end,
+            )
+        if self._problem is not None:
+            raise self._problem
+
+    async def _serve(self) -> None:
         self._control.start(self._handle)
-        self._control.tell("starting", 0)
+        self._control.tell("starting", self._ledger.outstanding)
         self._listen_to_signals()
         await self._engine.start(self._engine_context())
+        self._ledger.release()
         async with asyncio.TaskGroup() as group:
             connections = self._connections()
             background = [group.create_task(each.run()) for each in connections]
@@ -156,24 +176,25 @@ class UserEndpoint:
                 await self._shut_down()
                 await asyncio.gather(*(each.close() for each in connections))
                 await asyncio.wait(background, timeout=_FAREWELL_TIMEOUT)
-        if self._problem is not None:
-            raise self._problem
 
     def stop(self, reason: str) -> None:
-        """End now; what is not done stays in the queue."""
+        """End now; what is not done stays in the journal."""
         if not self._stopping.is_set():
             log.info("Stopping: %s", reason)
+            self._end = f"it was stopped ({reason})"
         self._engine.abandon()
         self._stopping.set()
 
     def drain(self, reason: str) -> None:
-        """Take no more tasks, and end when those that are here are done."""
+        """Take and begin no more tasks, and end when those that have begun are done."""
         if not self._draining.is_set():
             log.info("Finishing up: %s", reason)
+            self._end = f"it was stopped ({reason})"
         self._draining.set()
         self._consumer.cancel()
+        self._ledger.hold()
+        self._engine.pause()
         self._control.tell("draining", self._ledger.outstanding)
-        self._note_settled()
 
     async def _until_the_end(self) -> None:
         stopping = asyncio.create_task(self._stopping.wait())
@@ -184,28 +205,35 @@ class UserEndpoint:
 
     async def _drained(self) -> None:
         await self._draining.wait()
-        await self._settled.wait()
+        await self._engine.quiet()
 
     async def _shut_down(self) -> None:
         self._consumer.cancel()
+        self._ledger.hold()
         await self._engine.stop()
-        if left := await self._results.flush(_FLUSH_TIMEOUT):
-            log.warning("%d results could not be published; their tasks run again", left)
+        await self._flush()
         await self._heartbeat.farewell(_FAREWELL_TIMEOUT)
-        if left := self._ledger.outstanding:
-            log.info("%d tasks go back to the queue", left)
+
+    async def _flush(self) -> None:
+        """Have results published, and written what came of that; or leave it to the next life."""
+        try:
+            async with asyncio.timeout(_FLUSH_TIMEOUT):
+                await self._ledger.flush()
+                await self._results.flush()
+                await self._ledger.flush()
+        except TimeoutError:
+            log.warning("%d results could not be published yet", self._results.outstanding)
+
+    def _take_more(self, more: bool) -> None:
+        (self._consumer.resume if more else self._consumer.pause)()
 
     def _received(self, delivery: Delivery) -> None:
         self._movements += 1
         task = intake.read(delivery, self._settings.config.allowed_functions)
         if isinstance(task, intake.NotATask):
             self._refuse(task, delivery)
-        else:
-            self._ledger.admit(task, delivery, self._run)
-
-    def _run(self, task: TaskRequest) -> None:
-        log.info("Task %s received", task.task_id, extra={"GC_TASK_ID": task.task_id})
-        self._engine.submit(task)
+        elif self._ledger.admit(task, delivery):
+            log.info("Task %s received", task.task_id, extra={"GC_TASK_ID": task.task_id})
 
     def _refuse(self, message: intake.NotATask, delivery: Delivery) -> None:
         if message.task_id is None:
@@ -222,18 +250,14 @@ class UserEndpoint:
             message.reason,
             extra={"GC_TASK_ID": message.task_id},
         )
-        task = TaskRequest(message.task_id, b"", 0)
-        self._ledger.admit(task, delivery, lambda _: self._answer(message))
-
-    def _answer(self, message: intake.NotATask) -> None:
-        assert message.task_id is not None
         text = (
             f"The endpoint cannot run this task: {message.reason}. Submit it again, with a"
             " globus-compute-sdk of a version that fits the endpoint's."
         )
         context = {"endpoint_id": self._settings.endpoint_id}
         packed = worker.failure(message.task_id, "MalformedTask", text, context)
-        self._finished(message.task_id, packed)
+        task = TaskRequest(message.task_id, b"", time.time_ns())
+        self._ledger.admit(task, delivery, packed)
 
     def _finished(self, task_id: str, packed: bytes) -> None:
         self._movements += 1
@@ -243,16 +267,11 @@ class UserEndpoint:
             len(packed),
             extra={"GC_TASK_ID": task_id},
         )
-        self._ledger.store(task_id, packed, self._results.publish)
+        self._ledger.store(task_id, packed)
 
     def _confirmed(self, task_id: str) -> None:
         log.info("Task %s is done: result confirmed", task_id, extra={"GC_TASK_ID": task_id})
         self._ledger.settle(task_id)
-        self._note_settled()
-
-    def _note_settled(self) -> None:
-        if self._draining.is_set() and not self._ledger.outstanding:
-            self._settled.set()
 
     def _consuming(self) -> None:
         log.info("Taking tasks from %s", self._consumer.queue)
@@ -260,7 +279,7 @@ class UserEndpoint:
         self._note_ready()
 
     def _note_ready(self) -> None:
-        if self._consumer.consuming and self._publish_connection.is_up:
+        if self._consumer.ready and self._publish_connection.is_up:
             self._hooks.ready()
 
     def _beat(self) -> None:
@@ -357,29 +376,23 @@ class UserEndpoint:
             deliver=self._finished,
             failed=self._failed,
             process_title=f"{settings.process_title} worker",
+            started=self._ledger.started,
+            lost=self._ledger.lost,
+            marks=self._books.marks,
+            jobs=self._books.jobs,
         )
 
     def _state(self) -> dict[str, Any]:
-        return _who_we_are() | {
+        state = who_we_are() | {
             "outstanding_tasks": self._ledger.outstanding,
+            "waiting_tasks": self._ledger.waiting,
             "engine_type": type(self._engine).__name__,
             **self._engine.status(),
         }
+        if self._ledger.trouble is not None:
+            state["journal_trouble"] = self._ledger.trouble
+        return state
 
 
 def _same_broker(one: ResultQueueInfo, other: ResultQueueInfo) -> bool:
     return one.connection_url == other.connection_url
-
-
-def _who_we_are() -> dict[str, Any]:
-    user = str(os.getuid())
-    with contextlib.suppress(KeyError, OSError):
-        user = getpass.getuser()
-    return {
-        "endpoint_version": __version__,
-        "sdk_version": sdk_version,
-        "python_version": platform.python_version(),
-        "hostname": socket.gethostname(),
-        "local_user": user,
-        "pid": os.getpid(),
-    }

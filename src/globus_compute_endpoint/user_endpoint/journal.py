@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The task journal: what a user endpoint has taken charge of, in an SQLite file on local disk.
+
+This is the file and what may be asked of it; everything here blocks. Which task is where, and
+when, is decided in :mod:`user_endpoint.ledger`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import chain
+from typing import Any
+
+from globus_compute_endpoint.engines.base import TaskRequest
+
+__all__ = ["SCHEMA_VERSION", "Batch", "Journal", "OpenTask", "State", "prepare"]
+
+SCHEMA_VERSION = 1
+
+TOMBSTONES = 100_000
+TOMBSTONE_AGE = 24 * 3600  # seconds
+
+# A task's content is its body until it is finished, then its result. Ids are looked up in
+# memory: an index of random ids would cost a page of disk for each task.
+_SCHEMA = f"""
+CREATE TABLE tasks (
+    seq INTEGER PRIMARY KEY, -- in order of arrival
+    task_id TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    received INTEGER, submitted INTEGER, started INTEGER, finished INTEGER, confirmed INTEGER,
+    size INTEGER, -- of its content, in bytes
+    history TEXT, -- why earlier attempts were lost: a list in JSON
+    request TEXT -- what else it was sent with, in JSON
+);
+CREATE TABLE contents (seq INTEGER PRIMARY KEY, content BLOB NOT NULL);
+CREATE TABLE jobs (job_id TEXT PRIMARY KEY, noted INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+PRAGMA user_version = {SCHEMA_VERSION};
+"""  # times are in ns since the epoch
+
+_COLUMNS = 11
+# What is None stays as it was. Of a task which is done only its id and times are kept.
+_WRITE_TASKS = """
+INSERT INTO tasks VALUES {rows} ON CONFLICT (seq) DO UPDATE SET
+    state = excluded.state,
+    submitted = coalesce(excluded.submitted, submitted),
+    started = coalesce(excluded.started, started),
+    finished = coalesce(excluded.finished, finished),
+    confirmed = coalesce(excluded.confirmed, confirmed),
+    size = coalesce(excluded.size, size),
+    history = CASE excluded.state WHEN 4 THEN NULL ELSE coalesce(excluded.history, history) END,
+    request = CASE excluded.state WHEN 4 THEN NULL ELSE coalesce(excluded.request, request) END
+"""
+_WRITE_CONTENTS = "INSERT OR REPLACE INTO contents VALUES {rows}"
+_REMOVE_CONTENTS = "DELETE FROM contents WHERE seq IN ({rows})"
+_READ_TASKS = """
+SELECT seq, task_id, state, received, submitted, started, finished, confirmed, size, history
+FROM tasks WHERE state BETWEEN ? AND ? ORDER BY seq LIMIT ?
+"""
+_READ_REQUESTS = """
+SELECT task_id, content, received, request, history FROM tasks JOIN contents USING (seq)
+WHERE seq IN ({rows}) ORDER BY seq
+"""
+_READ_RESULTS = """
+SELECT task_id, content FROM tasks JOIN contents USING (seq) WHERE seq IN ({rows}) ORDER BY seq
+"""
+_OLD = """
+FROM tasks WHERE state = 4 AND (confirmed < ? OR seq <= (
+    SELECT seq FROM tasks WHERE state = 4 ORDER BY seq DESC LIMIT 1 OFFSET ?
+))
+"""
+_AT_ONCE = 1000  # rows of a statement
+
+Row = tuple[int, str, int, int | None, int | None, int | None, int | None, int | None, int | None,
+            str | None, str | None]  # fmt: skip
+
+
+class State(IntEnum):
+    """How far a task is. SUBMITTED: an engine has it; CONFIRMED: the broker has its result."""
+
+    RECEIVED = 0
+    SUBMITTED = 1
+    STARTED = 2
+    FINISHED = 3
+    CONFIRMED = 4
+
+
+@dataclass(slots=True)
+class Batch:
+    """What is to be written in one transaction."""
+
+    rows: list[Row] = field(default_factory=list)
+    contents: list[tuple[int, bytes]] = field(default_factory=list)
+    removed: list[int] = field(default_factory=list)  # contents
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+    def receive(self, seq: int, task: TaskRequest, state: State) -> None:
+        """Add a task which has come, and goes to its engine at once if it is SUBMITTED."""
+        submitted = task.received if state is State.SUBMITTED else None
+        self.rows.append(
+            (
+                seq, task.task_id, state, task.received, submitted, None, None, None,
+                len(task.body), _packed(list(task.history)), _request(task),
+            )
+        )  # fmt: skip
+        self.contents.append((seq, task.body))
+
+    def submit(self, seq: int, task_id: str, history: Sequence[str] | None = None) -> None:
+        """Note that an engine has it; ``history`` where that is another now."""
+        past = None if history is None else _packed(list(history))
+        now = time.time_ns()
+        self.rows.append(
+            (seq, task_id, State.SUBMITTED, None, now, None, None, None, None, past, None)
+        )
+
+    def start(self, seq: int, task_id: str) -> None:
+        """Note that it has begun."""
+        now = time.time_ns()
+        self.rows.append(
+            (seq, task_id, State.STARTED, None, None, now, None, None, None, None, None)
+        )
+
+    def finish(self, seq: int, task_id: str, result: bytes) -> None:
+        """Add its result, in the place of its body."""
+        now, size = time.time_ns(), len(result)
+        self.rows.append(
+            (seq, task_id, State.FINISHED, None, None, None, now, None, size, None, None)
+        )
+        self.contents.append((seq, result))
+
+    def confirm(self, seq: int, task_id: str) -> None:
+        """Note that the broker has its result; no more than its id and times are kept."""
+        now = time.time_ns()
+        self.rows.append(
+            (seq, task_id, State.CONFIRMED, None, None, None, None, now, 0, None, None)
+        )
+        self.removed.append(seq)
+
+    def extend(self, later: Batch) -> None:
+        """Add what came later."""
+        self.rows += later.rows
+        self.contents += later.contents
+        self.removed += later.removed
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTask:
+    """A task which is not done, without its content. Times in ns; attempts which have begun."""
+
+    seq: int
+    task_id: str
+    state: State
+    received: int
+    submitted: int | None
+    started: int | None
+    finished: int | None
+    confirmed: int | None
+    size: int
+    history: tuple[str, ...]
+
+    @property
+    def attempts(self) -> int:
+        """How many times it has begun, as far as that was noted."""
+        begun = self.state in (State.STARTED, State.FINISHED) and self.started is not None
+        return len(self.history) + begun
+
+
+class Journal:
+    """An open journal. One thread at a time may use it.
+
+    All methods raise sqlite3.Error: OperationalError where the disk is full or fails, another
+    DatabaseError where the file is damaged.
+    """
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def write(self, *batches: Batch, probe: bool = False) -> None:
+        """Write all of them or nothing; durable on return.
+
+        ``probe``: write something even if there is nothing to write.
+        """
+        with self._transaction():
+            if probe:
+                note = ("probed", str(time.time_ns()))
+                self._database.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", note)
+            for batch in batches:
+                self._in_rows(_WRITE_TASKS, _COLUMNS, batch.rows)
+                self._in_rows(_WRITE_CONTENTS, 2, batch.contents)
+                self._listed(_REMOVE_CONTENTS, batch.removed)
+
+    def open_tasks(self) -> list[OpenTask]:
+        """Return all tasks which are not confirmed, in order of arrival."""
+        return list(self.tasks(State.RECEIVED, State.FINISHED))
+
+    def tasks(self, first: State, last: State, limit: int = -1) -> Iterator[OpenTask]:
+        """Yield the tasks in these states, in order of arrival."""
+        found = self._database.execute(_READ_TASKS, (first, last, limit))
+        for seq, task_id, state, received, submitted, started, finished, confirmed, *rest in found:
+            size, history = rest
+            yield OpenTask(
+                seq,
+                task_id,
+                State(state),
+                received,
+                submitted,
+                started,
+                finished,
+                confirmed,
+                size,
+                tuple(json.loads(history)) if history else (),
+            )
+
+    def done(self) -> list[str]:
+        """Return the ids of tasks which are confirmed."""
+        query = "SELECT task_id FROM tasks WHERE state = ? ORDER BY seq"
+        return [task_id for (task_id,) in self._database.execute(query, (State.CONFIRMED,))]
+
+    def last_seq(self) -> int:
+        """Return the highest number in use, or 0."""
+        (last,) = self._database.execute("SELECT coalesce(max(seq), 0) FROM tasks").fetchone()
+        return int(last)
+
+    def requests(self, seqs: Sequence[int]) -> list[TaskRequest]:
+        """Return tasks to run, in order of arrival."""
+        query = _READ_REQUESTS.format(rows=_marks(len(seqs)))
+        return [_task(*row) for row in self._database.execute(query, seqs)]
+
+    def results(self, seqs: Sequence[int]) -> list[tuple[str, bytes]]:
+        """Return task ids with their results, in order of arrival."""
+        query = _READ_RESULTS.format(rows=_marks(len(seqs)))
+        return list(self._database.execute(query, seqs))
+
+    def forget_old(self, now: int) -> list[str]:
+        """Forget those who are done for long, or are too many; return their ids.
+
+        ``now`` is in ns since the epoch.
+        """
+        old = (now - TOMBSTONE_AGE * 10**9, TOMBSTONES)
+        with self._transaction():
+            found = self._database.execute(f"SELECT task_id {_OLD}", old).fetchall()
+            self._database.execute(f"DELETE {_OLD}", old)
+        self._database.execute("PRAGMA incremental_vacuum")
+        return [task_id for (task_id,) in found]
+
+    def close_open_tasks(self) -> int:
+        """Note that all have been answered, and their results are needed no more; how many."""
+        batch = Batch()
+        for task in self.open_tasks():
+            batch.confirm(task.seq, task.task_id)
+        self.write(batch)
+        return len(batch.rows)
+
+    def note_job(self, job_id: str) -> None:
+        """Note a batch job."""
+        with self._transaction():
+            row = (job_id, time.time_ns())
+            self._database.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?)", row)
+
+    def forget_job(self, job_id: str) -> None:
+        """Note that a batch job has ended."""
+        with self._transaction():
+            self._database.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
+
+    def jobs(self) -> tuple[str, ...]:
+        """Return the batch jobs which have been noted, the oldest first."""
+        found = self._database.execute("SELECT job_id FROM jobs ORDER BY noted")
+        return tuple(job_id for (job_id,) in found)
+
+    def note_end(self, reason: str | None) -> None:
+        """Note why this life ends, or that another has begun."""
+        with self._transaction():
+            self._database.execute("DELETE FROM notes WHERE name = 'end'")
+            if reason is not None:
+                self._database.execute("INSERT INTO notes VALUES ('end', ?)", (reason,))
+
+    def last_end(self) -> str | None:
+        """Return why the last life has ended, if it could tell."""
+        query = "SELECT value FROM notes WHERE name = 'end'"
+        row = self._database.execute(query).fetchone()
+        return None if row is None else str(row[0])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def _in_rows(self, statement: str, width: int, rows: Sequence[tuple[Any, ...]]) -> None:
+        # One statement for many rows: after each step of SQLite's, this thread has to wait for
+        # the interpreter's lock.
+        for at in range(0, len(rows), _AT_ONCE):
+            some = rows[at : at + _AT_ONCE]
+            marks = ",".join([f"({_marks(width)})"] * len(some))
+            self._database.execute(statement.format(rows=marks), list(chain.from_iterable(some)))
+
+    def _listed(self, statement: str, values: Sequence[int]) -> None:
+        for at in range(0, len(values), _AT_ONCE):
+            some = values[at : at + _AT_ONCE]
+            self._database.execute(statement.format(rows=_marks(len(some))), some)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._database.execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:  # after some errors SQLite has ended it itself
+                self._database.execute("ROLLBACK")
+            raise
+
+
+def prepare(database: sqlite3.Connection) -> None:
+    """Make the tables of a new journal; raises ValueError where it is a newer version's."""
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise ValueError(f"its version is {version}, newer than {SCHEMA_VERSION}")
+    if version == 0:
+        database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+
+
+def _marks(count: int) -> str:
+    return ",".join("?" * count)
+
+
+def _packed(value: list[str] | dict[str, Any]) -> str | None:
+    return json.dumps(value) if value else None
+
+
+def _request(task: TaskRequest) -> str | None:
+    if not task.resource_specification and not task.result_serializers:
+        return None
+    return json.dumps([task.resource_specification, task.result_serializers])
+
+
+def _task(
+    task_id: str, body: bytes, received: int, request: str | None, history: str | None
+) -> TaskRequest:
+    specification, serializers = json.loads(request) if request else ({}, ())
+    past = tuple(json.loads(history)) if history else ()
+    return TaskRequest(task_id, body, received, specification, tuple(serializers), past)
