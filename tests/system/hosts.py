@@ -153,9 +153,13 @@ class Host:
         closed = {str(parent) for bind in self.binds for parent in bind.parents} - {"/"}
         self.run("chmod", "-f", "o+x", *sorted(closed), check=False)
 
-    def down(self, *, keep_disk: bool = False) -> None:
-        """Shut the host down; with `keep_disk`, the next `up` boots from the same disk."""
-        control("down", *(["--keep"] if keep_disk else []), self.name)
+    def down(self, *, keep_disk: bool = False, crash: bool = False) -> None:
+        """Shut the host down; with `keep_disk`, the next `up` boots from the same disk.
+
+        With `crash` it is not shut down in order, but ends as if its power was cut.
+        """
+        kept = "--crash" if crash else "--keep"
+        control("down", *([kept] if keep_disk or crash else []), self.name)
 
     @property
     def root(self) -> Path:
