@@ -23,8 +23,8 @@ test: ## every test but the long ones, on test hosts with a real systemd; as roo
 	@tools/build-debs >/dev/null
 	@$(PYTHON) tests/run.py --suites $(SUITES) -- $(ARGS)
 
-test-long: ## the long tests; as root
-	@tools/prepare hosts
+test-long: ## the long tests, a virtual machine's among them: half an hour; as root
+	@tools/prepare machine
 	@tools/prepare packages
 	@tools/build-debs >/dev/null
 	@$(PYTHON) tests/run.py --suites long -- $(ARGS)
