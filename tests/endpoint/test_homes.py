@@ -134,6 +134,8 @@ def test_a_stop_does_not_wait_for_a_home_which_is_away(home: FrozenHome, state: 
     try:
         harness.start(template(engine), state_directory=state)
         assert value(harness, harness.submit(double, 1)) == 2
+        # What the server has taken in hand when it stops, no process can be killed out of.
+        harness.wait_for(lambda: "is done: result confirmed" in harness.log)
         home.freeze()
         harness.tell({"type": "stop"})
         assert harness.exit_status(40) == 0

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,11 +47,10 @@ class WarmSite:
         return [line.split()[0] for line in self.host.run(*command).stdout.splitlines()]
 
 
-@contextlib.contextmanager
-def warm_site(name: str) -> Iterator[WarmSite]:
-    """Set a site up, with users and an endpoint that runs; take it down with the context."""
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmSite]:
     sdk = sdk_environment()
-    with three_machines(name, sdk) as machines:
+    with three_machines("site", sdk) as machines:
         site = Site(machines)
         site.install()
         site.start_services()
@@ -69,9 +67,3 @@ def warm_site(name: str) -> Iterator[WarmSite]:
 
         hosts = (machines.login_node, machines.laptop, machines.services)
         yield WarmSite(*hosts, site, sdk, "hpc", endpoint_id, researcher, uids)
-
-
-@pytest.fixture(scope="session")
-def warm() -> Iterator[WarmSite]:
-    with warm_site("site") as made:
-        yield made

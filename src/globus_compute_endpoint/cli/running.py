@@ -29,6 +29,7 @@ from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.registration import Registration, RegistrationRequest, WebServices
 from globus_compute_endpoint.user_endpoint.control import Control
 from globus_compute_endpoint.user_endpoint.instance import Instance, running_instance
+from globus_compute_endpoint.user_endpoint.journal_disk import journal_directory
 from globus_compute_endpoint.user_endpoint.launch import process_title, serve
 from globus_compute_endpoint.user_endpoint.logs import log_to
 from globus_compute_endpoint.user_endpoint.service import NO_HOOKS, STOP_SIGNALS, Hooks, Settings
@@ -101,7 +102,7 @@ def run_endpoint(endpoint: UserEndpointOfOne, handed: Handed, hooks: Hooks = NO_
             queues=queues,
             config=config,
             process_title=title,
-            state_directory=directory.path,
+            state_directory=journal_directory(config.journal, endpoint_id) or directory.path,
             interruption=instance.interruption,
         )
         renewing = replace(hooks, renew=_renewer(endpoint, handed, config))

@@ -12,6 +12,7 @@ from globus_compute_endpoint.problem import ExitStatus, Problem
 
 __all__ = [
     "JOURNAL_FILE",
+    "USERS_STATE",
     "WORK_MARKER",
     "EndpointPaths",
     "endpoint_paths",
@@ -30,7 +31,8 @@ _STATE = Path("/var/lib/globus-compute-endpoint")
 _RUNTIME = Path("/run/globus-compute-endpoint")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
-_USERS_STATE = _STATE / "users"
+#: The state directories of all user endpoints of the system's managers.
+USERS_STATE = _STATE / "users"
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class EndpointPaths:
 
 def endpoint_paths(name: str) -> EndpointPaths:
     """The paths of the endpoint called ``name``; raises Problem where it is no possible name."""
-    if not _NAME.fullmatch(name) or name == _USERS_STATE.name:
+    if not _NAME.fullmatch(name) or name == USERS_STATE.name:
         raise Problem(
             "BAD_ENDPOINT_NAME",
             f"'{name}' cannot be the name of an endpoint",
@@ -115,7 +117,7 @@ def system_endpoints() -> list[EndpointPaths]:
 
 def state_directory(uid: int, endpoint_id: UUID) -> Path:
     """A user endpoint's own directory on local disk."""
-    return _USERS_STATE / str(uid) / str(endpoint_id)
+    return USERS_STATE / str(uid) / str(endpoint_id)
 
 
 def holds_work(directory: Path) -> bool:

@@ -11,16 +11,20 @@ from functools import partial
 from pathlib import Path
 
 from globus_compute_endpoint.engines.marks import open_marks, read_marks, remove_marks
+from globus_compute_endpoint.host.paths import JOURNAL_FILE
 from globus_compute_endpoint.host.patience import in_thread
-from globus_compute_endpoint.problem import ExitStatus, Problem, cannot_write
+from globus_compute_endpoint.problem import cannot_write
+from globus_compute_endpoint.user_endpoint.home import does_not_answer
+from globus_compute_endpoint.user_endpoint.journal_disk import check_place
 from globus_compute_endpoint.user_endpoint.journal_files import (
     mark,
-    open_journal,
     remove_journal,
     unmark,
+    unusable,
 )
 from globus_compute_endpoint.user_endpoint.journal_thread import JournalJobs, JournalThread
 from globus_compute_endpoint.user_endpoint.recovery import Interruption, Recovered, recover
+from globus_compute_endpoint.user_endpoint.salvage import open_sound
 
 __all__ = ["Books", "Places", "open_books"]
 
@@ -28,14 +32,19 @@ log = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT = 30.0
 _MARKS_TIMEOUT = 60.0  # seconds: they may be on a file server
+_REMOVAL_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
 class Places:
-    """``state``: the journal's directory, on local disk; ``marks``: the root of start marks."""
+    """``state``: the journal's directory; ``marks``: the root of start marks.
+
+    ``allow_volatile``: the journal may be in memory.
+    """
 
     state: Path
     marks: Path
+    allow_volatile: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,10 @@ class Books:
         if left:
             log.info("%d tasks stay in the journal", left)
             return
-        remove_marks(self.places.marks)
+        try:
+            await in_thread(lambda: remove_marks(self.places.marks), _REMOVAL_TIMEOUT)
+        except (OSError, TimeoutError) as error:  # the next life removes them
+            log.warning("%s stays: %s", self.places.marks, error or "it does not answer")
         unmark(self.places.state)
         if in_order:
             remove_journal(self.places.state)
@@ -78,7 +90,8 @@ async def open_books(
     Raises:
         Problem: the journal cannot be used.
     """
-    journal = open_journal(places.state)
+    check_place(places.state, allow_volatile=places.allow_volatile)
+    journal = open_sound(places.state, endpoint_id)
     mark(places.state)
     begun = await _begun(places.marks)
     thread = JournalThread(journal)
@@ -86,17 +99,8 @@ async def open_books(
     try:
         recovered = await asyncio.wrap_future(thread.future(partial(recover, earlier)))
     except sqlite3.Error as error:
-        raise Problem(
-            "JOURNAL_UNUSABLE",
-            f"the task journal in {places.state} cannot be read or written: {error}",
-            "see that its disk is not full; a damaged journal can be moved away, with its tasks",
-            ExitStatus.CANNOT_CREATE,
-        ) from error
-    try:
-        marks = open_marks(places.marks)
-    except OSError as error:
-        raise cannot_write(places.marks, error) from error
-    remove_marks(places.marks, keep=marks)
+        raise unusable(places.state / JOURNAL_FILE, error) from error
+    marks = await _fresh_marks(places.marks)
     return Books(places, thread, recovered, JournalJobs(thread, recovered.jobs), marks)
 
 
@@ -106,3 +110,19 @@ async def _begun(root: Path) -> frozenset[str] | None:
     except (OSError, TimeoutError) as error:
         log.error("It cannot be told which tasks had begun: %s", error or f"{root} does not answer")
         return None
+
+
+async def _fresh_marks(root: Path) -> Path:
+    """Make room for the marks of this life, and remove those of earlier ones."""
+
+    def make() -> Path:
+        made = open_marks(root)
+        remove_marks(root, keep=made)
+        return made
+
+    try:
+        return await in_thread(make, _MARKS_TIMEOUT)
+    except OSError as error:  # of which TimeoutError is one
+        if isinstance(error, TimeoutError):
+            raise does_not_answer(root, _MARKS_TIMEOUT) from error
+        raise cannot_write(root, error) from error

@@ -11,7 +11,7 @@ from typing import TypeVar
 from globus_compute_endpoint.host.patience import within
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
-__all__ = ["reach_home"]
+__all__ = ["does_not_answer", "reach_home"]
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +35,14 @@ def reach_home(function: Callable[[], Value], seconds: float = _PATIENCE) -> Val
     try:
         return within(seconds, function, slow=_SLOW, on_slow=tell)
     except TimeoutError:
-        raise Problem(
-            "HOME_AWAY",
-            f"the home directory {home} has not answered for {seconds:g} s",
-            "its file server may be down: try again when it is back",
-            ExitStatus.TEMPORARY,
-        ) from None
+        raise does_not_answer(home, seconds) from None
+
+
+def does_not_answer(directory: Path, seconds: float) -> Problem:
+    """Return the problem of a directory which is away."""
+    return Problem(
+        "HOME_AWAY",
+        f"{directory} has not answered for {seconds:g} s",
+        "the file server of the home directory may be down: try again when it is back",
+        ExitStatus.TEMPORARY,
+    )

@@ -197,6 +197,15 @@ class Journal:
                 self._in_rows(_WRITE_CONTENTS, 2, batch.contents)
                 self._listed(_REMOVE_CONTENTS, batch.removed)
 
+    def check(self) -> None:
+        """Read it all, and raise DatabaseError where it is damaged."""
+        (found,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            # Said as SQLite itself does where it stumbles over that.
+            error = sqlite3.DatabaseError(str(found).replace("\n", " "))
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+
     def open_tasks(self) -> list[OpenTask]:
         """Return all tasks which are not confirmed, in order of arrival."""
         return list(self.tasks(State.RECEIVED, State.FINISHED))

@@ -8,39 +8,54 @@ there, the journal may hold tasks which nobody else has.
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import logging
 import os
 import sqlite3
 from pathlib import Path
 
+from globus_compute_endpoint.host.file_systems import Kind, file_system_of
 from globus_compute_endpoint.host.paths import JOURNAL_FILE, WORK_MARKER
 from globus_compute_endpoint.problem import ExitStatus, Problem, cannot_write
 from globus_compute_endpoint.user_endpoint.journal import Journal, prepare
 
-__all__ = ["close_open_tasks", "mark", "open_journal", "remove_journal", "unmark"]
+__all__ = [
+    "SIDE_FILES",
+    "close_open_tasks",
+    "is_damage",
+    "mark",
+    "open_journal",
+    "remove_journal",
+    "sync",
+    "unmark",
+    "unusable",
+]
 
 log = logging.getLogger(__name__)
 
 _BUSY_TIMEOUT = 10.0  # seconds: somebody looks at the journal with tools of their own
 _CHECKPOINT = 4096  # pages of 4 KiB in the write-ahead log
-_SIDE_FILES = ("-wal", "-shm", "-journal")
+SIDE_FILES = ("-wal", "-shm", "-journal")
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def open_journal(directory: Path) -> Journal:
+def open_journal(directory: Path, name: str = JOURNAL_FILE) -> Journal:
     """Open the journal in a state directory, or make one.
 
+    With a write-ahead log, which is quick, but needs shared memory: not on a file server.
+
     Raises:
-        Problem: it cannot be opened (CANNOT_CREATE), or is of a newer version (CONFIGURATION).
+        Problem: it cannot be opened (CANNOT_CREATE), or is of a newer version.
     """
-    path = directory / JOURNAL_FILE
+    path = directory / name
     try:
-        # The first to open it decides who may read it; SQLite gives its side files the same mode.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    try:
+        locks = _create(path)
+        wal = locks and file_system_of(directory).kind is not Kind.NETWORK
         database = sqlite3.connect(
-            path,
+            f"{path.as_uri()}{'' if locks else '?nolock=1'}",
+            uri=True,
             timeout=_BUSY_TIMEOUT,
             isolation_level=None,
             check_same_thread=False,
@@ -49,20 +64,54 @@ def open_journal(directory: Path) -> Journal:
         with contextlib.ExitStack() as undo:
             undo.callback(database.close)
             database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            database.execute("PRAGMA journal_mode = WAL")
+            database.execute(f"PRAGMA journal_mode = {'WAL' if wal else 'TRUNCATE'}")
             database.execute("PRAGMA synchronous = FULL")
             database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
             database.execute(f"PRAGMA journal_size_limit = {_CHECKPOINT * 4096}")
             prepare(database)
             undo.pop_all()
+    except OSError as error:
+        raise cannot_write(path, error) from error
     except (sqlite3.Error, ValueError) as error:
-        raise Problem(
-            "JOURNAL_UNUSABLE",
-            f"the task journal {path} cannot be used: {error}",
-            "see that its disk is not full; a damaged journal can be moved away, with its tasks",
-            ExitStatus.CANNOT_CREATE,
-        ) from error
+        raise unusable(path, error) from error
     return Journal(database)
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether the file itself is damaged, or is no database; not: whether its disk fails."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
+
+
+def unusable(path: Path, error: Exception) -> Problem:
+    """Return the problem of a journal which cannot be used."""
+    if is_damage(error):
+        return Problem(
+            "JOURNAL_DAMAGED",
+            f"the task journal {path} is damaged: {error}",
+            "the next start carries over what can be read; have the disk checked",
+            ExitStatus.TEMPORARY,
+        )
+    return Problem(
+        "JOURNAL_UNUSABLE",
+        f"the task journal {path} cannot be used: {error}",
+        "see that its disk is not full, and can be written",
+        ExitStatus.CANNOT_CREATE,
+    )
+
+
+def _create(path: Path) -> bool:
+    """Create the file if it is missing; return whether the file system has locks.
+
+    Who opens it first decides who may read it: SQLite gives its side files the same mode.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _NO_LOCKS  # else it is locked by another, or SQLite tells
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def mark(directory: Path) -> None:
@@ -74,7 +123,7 @@ def mark(directory: Path) -> None:
     path = directory / WORK_MARKER
     try:
         path.touch(mode=0o600)
-        _sync(directory)
+        sync(directory)
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -90,7 +139,7 @@ def unmark(directory: Path) -> None:
 def remove_journal(directory: Path) -> None:
     """Remove a journal which is closed, and of which nothing needs to be remembered."""
     path = directory / JOURNAL_FILE
-    for each in (path, *(Path(f"{path}{suffix}") for suffix in _SIDE_FILES)):
+    for each in (path, *(Path(f"{path}{suffix}") for suffix in SIDE_FILES)):
         with contextlib.suppress(OSError):
             each.unlink(missing_ok=True)
 
@@ -112,7 +161,8 @@ def close_open_tasks(directory: Path) -> None:
     unmark(directory)
 
 
-def _sync(directory: Path) -> None:
+def sync(directory: Path) -> None:
+    """Make what was created, renamed or removed in a directory durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -25,6 +25,7 @@ from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
 from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
 from globus_compute_endpoint.engines.base import Engine
 from globus_compute_endpoint.engines.factory import build
+from globus_compute_endpoint.host.paths import holds_work
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.user_endpoint.blueprint import Blueprint, check, render
 from globus_compute_endpoint.user_endpoint.books import Places, open_books
@@ -97,7 +98,7 @@ def launch(
     except Problem as problem:
         log.error("Cannot start, or go on: %s", problem, exc_info=parsed.debug)
         status = int(problem.exit_status)
-        told = _give_notice(parsed, str(problem))
+        told = not _leave_to_successor(parsed, problem) and _give_notice(parsed, str(problem))
     except Exception:  # the boundary: the researcher is told that something broke, the log what
         log.exception("The user endpoint has broken down")
         status = int(ExitStatus.INTERNAL)
@@ -108,6 +109,13 @@ def launch(
         conversation.tell("stopped" if status == 0 else "failed", 0)
     conversation.close()
     return status
+
+
+def _leave_to_successor(document: LaunchDocument, problem: Problem) -> bool:
+    """Whether what has gone wrong may pass, and our manager starts us again for our tasks."""
+    state = document.state_directory
+    passing = problem.exit_status is ExitStatus.TEMPORARY
+    return passing and state is not None and holds_work(state)
 
 
 def _merged(document: bytes) -> dict[str, Any]:
@@ -148,7 +156,11 @@ def _tear_down(script: str | None) -> None:
 
 async def _run(settings: Settings, engine: Engine, control: Control, hooks: Hooks) -> None:
     books = await open_books(
-        Places(settings.state_directory, settings.directory / _MARKS),
+        Places(
+            settings.state_directory,
+            settings.directory / _MARKS,
+            settings.config.journal.allow_volatile,
+        ),
         settings.endpoint_id,
         max_retries=engine.max_retries,
         interruption=settings.interruption,
@@ -212,7 +224,15 @@ def _prepare_directory(document: LaunchDocument) -> EndpointDirectory:
 def _config(document: LaunchDocument) -> UserEndpointConfig:
     rendered = render(document)
     log.debug("Rendered configuration:\n%s", rendered)
-    return check(document, rendered)
+    config = check(document, rendered)
+    if config.journal.directory is not None:
+        raise Problem(
+            "JOURNAL_ELSEWHERE",
+            "journal: {directory: …} is for endpoints of single users: here the manager chooses it",
+            "remove it from the template",
+            ExitStatus.CONFIGURATION,
+        )
+    return config
 
 
 def _set_environment(document: LaunchDocument) -> None:

@@ -20,6 +20,7 @@ from globus_compute_endpoint.config.journal import JournalConfig
 from globus_compute_endpoint.engines.base import TaskRequest
 from globus_compute_endpoint.user_endpoint.backlog import Backlog, Entry
 from globus_compute_endpoint.user_endpoint.journal import Batch, Journal, State
+from globus_compute_endpoint.user_endpoint.journal_files import is_damage
 from globus_compute_endpoint.user_endpoint.journal_thread import JournalThread
 from globus_compute_endpoint.user_endpoint.recovery import Recovered
 
@@ -43,6 +44,7 @@ class Neighbours:
     run: Callable[[TaskRequest], None]
     publish: Callable[[str, bytes], None]
     admit: Callable[[bool], None]
+    damaged: Callable[[Exception], None] = lambda _: None
 
 
 @dataclass(slots=True)
@@ -298,6 +300,8 @@ class Ledger:
                 " published; see that its disk is not full. Trying again",
                 error,
             )
+            if is_damage(error):
+                self._neighbours.damaged(error)
         self.trouble = str(error)
         self._check_limits()
         self._give_up(self._turn)

@@ -19,6 +19,7 @@ from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
 from globus_compute_endpoint.amqp.renewal import Renewal
 from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
 from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
+from globus_compute_endpoint.host.paths import JOURNAL_FILE
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.user_endpoint import intake
 from globus_compute_endpoint.user_endpoint.books import Books
@@ -29,6 +30,7 @@ from globus_compute_endpoint.user_endpoint.control import (
     Stop,
 )
 from globus_compute_endpoint.user_endpoint.heartbeat import Heartbeat, IdleWatch, who_we_are
+from globus_compute_endpoint.user_endpoint.journal_files import unusable
 from globus_compute_endpoint.user_endpoint.ledger import Ledger, Neighbours
 from globus_compute_endpoint.user_endpoint.results import ResultPublisher
 from globus_compute_endpoint.worker import task as worker
@@ -123,7 +125,7 @@ class UserEndpoint:
             books.thread,
             settings.config.journal,
             min(max(2 * engine.slots, _MIN_WINDOW), _MAX_WINDOW),
-            Neighbours(engine.submit, self._results.publish, self._take_more),
+            Neighbours(engine.submit, self._results.publish, self._take_more, self._damaged),
         )
         self._ledger.restore(books.recovered)
         self._heartbeat = Heartbeat(
@@ -291,10 +293,14 @@ class UserEndpoint:
             self.stop("another instance has taken this endpoint over")
 
     def _failed(self, problem: Problem) -> None:
-        log.error("The engine has failed: %s", problem)
+        log.error("Cannot go on: %s", problem)
         self._problem = problem
         # What the engine has given up was answered with errors: these should arrive.
         self.drain(problem.message)
+
+    def _damaged(self, error: Exception) -> None:
+        """The next life of this endpoint carries over what can be read of the journal."""
+        self._failed(unusable(self._settings.state_directory / JOURNAL_FILE, error))
 
     def _handle(self, frame: Credentials | Drain | Stop) -> None:
         if isinstance(frame, Drain):
