@@ -376,6 +376,26 @@ def test_one_that_was_taken_over_ends_with_all_it_has(
     assert list(site.endpoints.glob("*")) == [site.endpoints / "storage.db"]
 
 
+_STOP = """
+import sys
+from globus_compute_sdk import Client
+
+Client().stop_endpoint(sys.argv[1])
+print(0)
+"""
+
+
+def test_one_that_was_stopped_remotely_ends_with_all_it_has(
+    site: Person, write: Callable[[str, str], None]
+):
+    endpoint_id = start(site)
+    pid = site.research(_ONE, endpoint_id)[0]
+    site.research(_STOP, endpoint_id)
+    wait_for(lambda: site.status("mine") == "Disconnected")
+    assert not psutil.pid_exists(pid)
+    assert "has died" not in log_of(site)
+
+
 @pytest.fixture
 def user_bus(account: str) -> Iterator[Path]:
     """The user's service manager, which stays when nobody of that name is logged in."""
