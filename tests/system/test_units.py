@@ -70,11 +70,11 @@ def kill_while_it_works(warm, person):
     return pid, json.loads(said)["error"], time.monotonic() - began
 
 
-def test_a_user_endpoint_that_dies_is_told_of_and_started_again(warm):
+def test_why_a_user_endpoint_died_is_in_the_error_of_the_task_it_cut_short(warm):
     person = warm.researcher("bob")
     # This one may have been adopted after a restart: then nobody is left who knows how it ended.
     adopted, error, _ = kill_while_it_works(warm, person)
-    assert "the user endpoint has died" in error
+    assert "TaskInterrupted" in error
     pid, error, took = kill_while_it_works(warm, person)
     assert pid != adopted
     assert "SIGKILL" in error

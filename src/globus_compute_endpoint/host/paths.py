@@ -87,6 +87,11 @@ class EndpointPaths:
         return _RUNTIME / self.name / "spawner" / "socket"
 
     @property
+    def obituary(self) -> Path:
+        """How user endpoints ended: the spawner's."""
+        return _RUNTIME / self.name / "spawner" / "ended.json"
+
+    @property
     def manager_unit(self) -> str:
         """The unit which ``systemctl`` users know."""
         return f"globus-compute-endpoint@{self.name}.service"

@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 import traceback
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -16,13 +15,13 @@ from globus_compute_endpoint.host import cgroups
 from globus_compute_endpoint.host.paths import state_directory
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.spawner.child import Barrier, run_child
+from globus_compute_endpoint.spawner.obituary import Obituary
 from globus_compute_endpoint.spawner.protocol import ScopeRecord, Spawn, scope_name
 
 __all__ = ["Child", "Children", "start_time_of"]
 
 log = logging.getLogger(__name__)
 
-_REMEMBERED_DEAD = 1024
 _NOBODY = 65534
 
 
@@ -52,10 +51,11 @@ class Child:
 class Children:
     """Forks children and keeps the rule that there is never a second one of the same UUID."""
 
-    def __init__(self, manager: str) -> None:
+    def __init__(self, manager: str, obituary: Path) -> None:
+        """``obituary``: a file which tells our successor how our children ended."""
         self._manager = manager
         self._alive: dict[UUID, Child] = {}
-        self._ended: OrderedDict[tuple[UUID, int], int] = OrderedDict()
+        self._ended = Obituary(obituary)
 
     def fork(self, request: Spawn, document: int, control: int, owner: object) -> Child:
         """Fork a child which waits at its barrier. Raises Problem where it must never be."""
@@ -105,9 +105,7 @@ class Children:
         os.close(child.pidfd)
         del self._alive[child.request.endpoint_id]
         _remove_if_empty(state_directory(child.request.user.uid, child.request.endpoint_id))
-        self._ended[child.request.endpoint_id, child.pid] = wait_status
-        while len(self._ended) > _REMEMBERED_DEAD:
-            self._ended.popitem(last=False)
+        self._ended.add(child.request.endpoint_id, child.pid, wait_status)
 
     def ended_but_not_reaped(self, endpoint_id: UUID, pid: int) -> Child | None:
         """That child, if it is a zombie."""
@@ -116,12 +114,11 @@ class Children:
 
     def wait_status(self, endpoint_id: UUID, pid: int) -> int | None:
         """How that child ended; None where it still lives or was not ours."""
-        return self._ended.get((endpoint_id, pid))
+        return self._ended.of(endpoint_id, pid)
 
     def last_wait_status(self, endpoint_id: UUID) -> int | None:
-        """How the last child of ``endpoint_id`` ended; None where there was none of ours."""
-        ended = [status for (known, _), status in self._ended.items() if known == endpoint_id]
-        return ended[-1] if ended else None
+        """How the last child of ``endpoint_id`` ended; None where that is not known."""
+        return self._ended.last_of(endpoint_id)
 
     def abandon(self, owner: object) -> None:
         """End the children which a manager that went away left at their barrier."""

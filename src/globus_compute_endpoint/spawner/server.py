@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -53,10 +54,10 @@ class _PendingLookUp:
 class Server:
     """Serves managers (one at a time, in practice) until SIGTERM."""
 
-    def __init__(self, listener: socket.socket, manager_unit: str) -> None:
+    def __init__(self, listener: socket.socket, manager_unit: str, obituary: Path) -> None:
         self._listener = listener
         self._manager_unit = manager_unit
-        self._children = Children(manager_unit)
+        self._children = Children(manager_unit, obituary)
         self._selector = selectors.DefaultSelector()
         self._look_ups: list[_PendingLookUp] = []
         self._wakeup, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

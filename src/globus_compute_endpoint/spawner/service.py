@@ -80,6 +80,6 @@ def _serve(paths: EndpointPaths) -> int:
     with packets.listen(paths.spawner_socket, 0o600) as listener:
         listener.setblocking(False)
         notify.notify(READY=1, STATUS="ready to fork")
-        Server(listener, paths.manager_unit).serve()
+        Server(listener, paths.manager_unit, paths.obituary).serve()
     notify.notify(STOPPING=1)
     return 0

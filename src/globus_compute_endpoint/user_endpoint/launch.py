@@ -58,7 +58,8 @@ class LaunchDocument(Blueprint):
     """All that a user endpoint starts from.
 
     ``interruption``: why the one before it ended, as far as its manager knows, in words that go
-    on from "the user endpoint was cut short: ".
+    on from "the user endpoint was cut short: ". ``answered``: its manager had given the one before
+    it up, and the services have failed all tasks which that had.
     """
 
     endpoint_id: UUID
@@ -70,6 +71,7 @@ class LaunchDocument(Blueprint):
     debug: bool = False
     state_directory: Path | None = None
     interruption: str | None = None
+    answered: bool = False
 
 
 def launch(
@@ -195,6 +197,9 @@ def _launch(document: LaunchDocument, control: Control) -> int:
         reach_home(partial(log_to, directory.log, str(document.endpoint_id), debug=document.debug))
         config = _config(document)
         log.info("Configured with %s", type(config.engine).__name__)
+        state_directory = document.state_directory or directory.path
+        if document.answered:
+            close_open_tasks(state_directory)
         settings = Settings(
             endpoint_id=str(document.endpoint_id),
             name=document.name,
@@ -202,7 +207,7 @@ def _launch(document: LaunchDocument, control: Control) -> int:
             queues=document.amqp_creds,
             config=config,
             process_title=title,
-            state_directory=document.state_directory or directory.path,
+            state_directory=state_directory,
             ca_certificates=document.ca_certificates,
             interruption=document.interruption,
         )

@@ -88,7 +88,7 @@ def _has_begun(task: OpenTask, begun: Collection[str] | None) -> bool:
 
 def _interrupted(task: OpenTask, endpoint_id: str, history: tuple[str, ...]) -> bytes:
     text = (
-        f"This task had begun when its user endpoint ended: {tell_attempts(history)}\n"
+        f"TaskInterrupted: it had begun when its user endpoint ended: {tell_attempts(history)}\n"
         "It is not known how far it came. Submit it again; where that does no harm, the endpoint's"
         " max_retries_on_system_failure has it done without asking."
     )

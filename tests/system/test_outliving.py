@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A user endpoint has twenty tasks, and something dies: all of them end, with no further submit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from support.waiting import until
+from system.conftest import WarmSite
+
+THREADS = "ThreadPoolEngine"  # two threads, in the user endpoint's own process
+TASKS = 20
+
+
+def where() -> int:
+    import os
+
+    return os.getpid()
+
+
+def work(path: str, number: int) -> int:
+    import time
+
+    time.sleep(0.4)
+    with open(path, "a") as file:
+        file.write(f"{number}\n")
+    return number
+
+
+def kill(warm: WarmSite, pid: int, *parts: str) -> None:
+    """Kill a user endpoint, and units of the endpoint together with it."""
+    units = " ".join(f"globus-compute-endpoint{part}@{warm.name}.service" for part in parts)
+    before = f"systemctl kill --signal=KILL --kill-who=main {units}; " if units else ""
+    warm.host.run("sh", "-c", f"{before}kill -KILL {pid}")
+
+
+def kill_adopted(warm: WarmSite, pid: int) -> None:
+    warm.host.run("systemctl", "restart", warm.unit)
+    warm.host.run("kill", "-KILL", str(pid))
+
+
+def stop_and_start(warm: WarmSite, pid: int) -> None:
+    warm.host.run("systemctl", "stop", warm.unit)
+    assert warm.scopes() == []
+    warm.host.run("systemctl", "start", warm.unit)
+
+
+def reboot(warm: WarmSite, pid: int) -> None:
+    warm.host.run("systemctl", "enable", warm.unit)
+    warm.host.down(keep_disk=True)
+    warm.host.up()
+
+
+# What befalls it, and what the error of a task says which that cut short.
+EVENTS: dict[str, tuple[Callable[[WarmSite, int], None], str]] = {
+    "killed with its spawner": (lambda warm, pid: kill(warm, pid, "-spawner"), ""),
+    "killed": (kill, "it was killed by SIGKILL"),
+    "killed with its manager": (lambda warm, pid: kill(warm, pid, ""), "it was killed by SIGKILL"),
+    "adopted and killed": (kill_adopted, "its process ended"),
+    "stopped and started": (stop_and_start, ""),
+    "reboot": (reboot, ""),
+}
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_all_twenty_end(warm: WarmSite, event: str) -> None:
+    befall, reason = EVENTS[event]
+    person = warm.researcher("alice")
+    pid = person.call(where, engine=THREADS)
+    record = f"/home/alice/{event.replace(' ', '-')}"
+    command = person.command(*((work, (record, n)) for n in range(TASKS)), engine=THREADS)
+
+    def done() -> list[str]:
+        return warm.host.run("cat", record, check=False).stdout.split()
+
+    with person.host.background(*command, environment=person.environment) as process:
+        until(lambda: len(done()) >= 2, 40)
+        befall(warm, pid)
+        said, _ = process.communicate(timeout=100)
+    outcomes = [json.loads(line) for line in said.splitlines()]
+    errors = [outcome["error"] for outcome in outcomes if "error" in outcome]
+    assert len(outcomes) == TASKS
+    assert len(errors) <= 2, "no more than had begun"
+    for error in errors:
+        assert "TaskInterrupted" in error, error
+        assert reason in error
+    runs = done()
+    assert len(runs) == len(set(runs)), "none ran twice"
+    values = {outcome["value"] for outcome in outcomes if "value" in outcome}
+    assert values <= {int(number) for number in runs}
+    until(lambda: warm.property(warm.unit, "ActiveState") == "active", 60)
