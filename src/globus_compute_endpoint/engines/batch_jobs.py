@@ -17,7 +17,7 @@ from parsl.providers.cluster_provider import ClusterProvider
 
 from globus_compute_endpoint.engines.base import JobLog
 
-__all__ = ["JobGate", "cancel_jobs", "runs_batch_jobs"]
+__all__ = ["JobGate", "cancel_jobs", "correct_cancelling", "runs_batch_jobs"]
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ until [ "$(cat {gate} 2>/dev/null)" = open ]; do
   sleep 1
 done
 """
+_CANCELS = re.compile(r"(scancel|qdel|bkill|condor_rm)\b")
 # How schedulers say that there is nothing left to cancel.
 _GONE = re.compile(
     r"invalid job id|unknown job|already complet|has (already )?(finished|completed)"
@@ -131,34 +132,39 @@ def cancel_jobs(
 
 
 def _cancel(provider: Any, job_id: str) -> bool:
-    said: list[str] = []
-    _listen(provider, said)
     provider.resources[job_id] = {
         "job_id": job_id,
         "status": JobStatus(JobState.PENDING),
         "job_stdout_path": None,
         "job_stderr_path": None,
     }
-    if all(provider.cancel([job_id])):
-        log.info("Batch job %s of an earlier life was cancelled", job_id)
-        return True
-    if _GONE.search("\n".join(said)):
-        log.info("Batch job %s of an earlier life has ended", job_id)
-        return True
-    log.warning("Batch job %s of an earlier life is not cancelled: %s", job_id, " ".join(said))
-    return False
+    ended = all(provider.cancel([job_id]))
+    if ended:
+        log.info("Batch job %s of an earlier life is cancelled, if it had not ended", job_id)
+    return ended
 
 
-def _listen(provider: Any, said: list[str]) -> None:
-    """Have what the scheduler's commands print, which Parsl keeps to itself."""
+def correct_cancelling(provider: Any) -> None:
+    """Have a provider believe what a scheduler's command says, and not its exit status alone.
+
+    Some say 0 where they have not reached the scheduler, others fail for a job which has ended.
+    """
     if not isinstance(provider, ClusterProvider):
         return
-    listened: Any = provider
-    execute = type(listened).execute_wait.__get__(listened)
+    corrected: Any = provider
+    execute = corrected.execute_wait
 
-    def execute_wait(command: str, timeout: float | None = None) -> Any:
+    def execute_wait(command: str, timeout: float | None = None) -> tuple[int, str, str]:
         status, out, err = execute(command, timeout)
-        said.extend(text.strip() for text in (out, err) if text and text.strip())
+        if _CANCELS.match(command):
+            complaints = [line for line in err.splitlines() if line.strip()]
+            not_gone = [line for line in complaints if not _GONE.search(line)]
+            if not_gone:
+                log.warning("%s: %s", command, " ".join(not_gone))
+            if complaints and not not_gone:
+                status = 0
+            elif any("error" in line.lower() for line in not_gone):
+                status = status or 1
         return status, out, err
 
-    listened.execute_wait = execute_wait
+    corrected.execute_wait = execute_wait

@@ -22,6 +22,7 @@ from typeguard import TypeCheckError
 
 from globus_compute_endpoint.config.engines import GlobusComputeEngineConfig
 from globus_compute_endpoint.config.loading import KeyPath, WrongOption, did_you_mean
+from globus_compute_endpoint.engines.batch_jobs import correct_cancelling
 
 __all__ = ["REFUSED", "PromptLocalProvider", "executor_factory"]
 
@@ -98,6 +99,7 @@ def executor_factory(config: GlobusComputeEngineConfig) -> Callable[[], Any]:
     def make() -> Any:
         options = dict(given)
         provider = _provider(config.provider)
+        correct_cancelling(provider)
         if isinstance(provider, LocalProvider):
             options = {"address": _LOOPBACK, **_LOCAL_HEARTBEATS, **options}
         options["provider"] = provider
