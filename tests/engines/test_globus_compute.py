@@ -142,11 +142,15 @@ async def test_a_lost_task_is_run_again_as_often_as_allowed(started: Started, tm
     quick = {"heartbeat_period": 1}  # so often a pool looks whether its workers live
     async with started(ENGINE | quick | {"max_retries_on_system_failure": 2}) as bench:
         assert await bench.value(DIES_UNTIL, str(tmp_path / "third"), 3) == "run 3"
+        neighbours = [bench.submit(nap, 0.2) for _ in range(10)]
         code, text = await bench.error(DIES_UNTIL, str(tmp_path / "fourth"), 4)
         assert (tmp_path / "fourth").read_text() == "xxx"  # so often it has really been run
         assert code == "WorkerLost"
         assert "It was tried 3 times:" in text
-        assert len(re.findall(r"^  \d\. .*WorkerLost: Task failure due to", text, re.M)) == 3
+        assert len(re.findall(r"^  \d\. 2.* UTC: .*WorkerLost: Task failure", text, re.M)) == 3
+        assert [value_of(await each) for each in neighbours] == ["rested"] * 10
+        assert len({task_id for task_id, _ in bench.lost}) == 2
+        assert len(bench.lost) == 4
 
 
 async def test_a_dead_interchange_is_noticed_and_replaced(started: Started):

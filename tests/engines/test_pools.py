@@ -176,18 +176,27 @@ async def test_a_killed_worker_is_explained_and_replaced(
         assert bench.engine.status()["total_workers"] == 2
 
 
-async def test_a_lost_task_is_retried_as_often_as_allowed(started: Started):
+async def test_poison_ends_after_its_retries_and_the_others_go_on(started: Started):
     async with started(PROCESSES | {"max_retries_on_system_failure": 2}) as bench:
+        neighbours = [bench.submit(nap, 0.05) for _ in range(10)]
         _, text = await bench.error(end, int(signal.SIGKILL))
         assert "It was tried 3 times:" in text
-        assert (
-            len(
-                re.findall(
-                    r"^  \d\. 2.* UTC: The worker process .* was killed by SIGKILL", text, re.M
-                )
-            )
-            == 3
+        history = re.findall(
+            r"^  \d\. 2.* UTC: The worker process .* was killed by SIGKILL", text, re.M
         )
+        assert len(history) == 3
+        for each in neighbours:
+            assert read_result(await each).error_details is None
+        assert len({task_id for task_id, _ in bench.lost}) == 1
+        assert [entry in text for _, entry in bench.lost] == [True, True]
+
+
+async def test_attempts_of_earlier_lives_count(started: Started):
+    async with started(PROCESSES | {"max_retries_on_system_failure": 2}) as bench:
+        history = ("2026-01-01 00:00:00 UTC: the host was restarted",)
+        _, text = await bench.error(end, int(signal.SIGKILL), history=history)
+        assert "It was tried 3 times:\n  1. 2026-01-01 00:00:00 UTC: the host was restarted" in text
+        assert len(bench.lost) == 1
 
 
 async def test_an_idle_worker_which_is_killed_is_replaced(started: Started):
