@@ -25,6 +25,18 @@ from support.tasks import packed_task, read_result, value_of
 _configs: TypeAdapter[Any] = TypeAdapter(EngineConfig)
 
 
+class NoJobs:
+    """Tests in here submit no batch jobs."""
+
+    earlier: tuple[str, ...] = ()
+
+    def note(self, job_id: str) -> None:
+        raise AssertionError(job_id)
+
+    def forget(self, job_id: str) -> None:
+        raise AssertionError(job_id)
+
+
 class Bench:
     """Submits functions, and waits for their packed results."""
 
@@ -76,6 +88,7 @@ def started(tmp_path: Path) -> Started:
             bench.begun.append,
             lambda task_id, reason: bench.lost.append((task_id, reason)),
             open_marks(tmp_path / "marks"),
+            NoJobs(),
         )
         await engine.start(context)
         try:

@@ -53,18 +53,6 @@ class JobLog(Protocol):
         """Note that a job has ended. From any thread."""
 
 
-class _NoJobLog:
-    """For an endpoint without a journal: its jobs end with it, or by themselves."""
-
-    earlier: tuple[str, ...] = ()
-
-    def note(self, job_id: str) -> None:
-        log.info("Batch job %s was submitted", job_id)
-
-    def forget(self, job_id: str) -> None:
-        log.info("Batch job %s has ended", job_id)
-
-
 @dataclass(frozen=True, slots=True)
 class EngineContext:
     """What an engine needs of the user endpoint around it.
@@ -80,10 +68,10 @@ class EngineContext:
     deliver: Callable[[str, bytes], None]
     failed: Callable[[Problem], None]
     process_title: str
-    started: Callable[[str], None] = lambda _: None
-    lost: Callable[[str, str], None] = lambda *_: None
-    marks: Path | None = None
-    jobs: JobLog = field(default_factory=_NoJobLog)
+    started: Callable[[str], None]
+    lost: Callable[[str, str], None]
+    marks: Path
+    jobs: JobLog
 
 
 class Engine(ABC):
@@ -177,11 +165,10 @@ class Engine(ABC):
             "endpoint_id": self.context.endpoint_id,
             "received": task.received,
             "directory": self._directory,
+            "marks": str(self.context.marks),
         }
         if self._sandbox:
             made["sandbox"] = True
-        if self.context.marks is not None:
-            made["marks"] = str(self.context.marks)
         if self._allowed_serializers:
             made["allowed_serializers"] = self._allowed_serializers
         if task.result_serializers:

@@ -72,7 +72,7 @@ class GlobusComputeEngine(Engine):
     async def start(self, context: EngineContext) -> None:
         await super().start(context)
         self._handoff = Handoff(self._done)
-        self._starts = Starts(context)
+        self._starts = Starts(context, self._tasks.__contains__)
         _find_parsl_on_path()
         await self._cancel_earlier_jobs()
         try:

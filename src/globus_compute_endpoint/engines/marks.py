@@ -12,6 +12,7 @@ import contextlib
 import errno
 import shutil
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -23,15 +24,16 @@ _TAKEN_BACK = "-"
 
 
 class MarksReader:
-    """Reads the marks of a life as they are written."""
+    """Reads the marks of a life as they are written; ``found`` are those not yet taken."""
 
     def __init__(self, directory: Path) -> None:
+        self.found: deque[str] = deque()
         self._directory = directory
         self._read: dict[Path, int] = {}  # bytes
         self._lock = threading.Lock()
 
-    def new(self) -> list[str]:
-        """Return the tasks which have begun since the last call. From any thread.
+    def read(self) -> None:
+        """Find the tasks which have begun since the last call. From any thread.
 
         Raises:
             OSError: a file cannot be read; BlockingIOError: another thread still reads.
@@ -39,7 +41,8 @@ class MarksReader:
         if not self._lock.acquire(blocking=False):
             raise BlockingIOError(errno.EAGAIN, f"{self._directory} does not answer")
         try:
-            return [task_id for path in _files(self._directory) for task_id in self._next(path)]
+            for path in _files(self._directory):
+                self.found.extend(self._next(path))
         finally:
             self._lock.release()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 
 from globus_compute_endpoint.engines.base import EngineContext
 from globus_compute_endpoint.engines.marks import MarksReader
@@ -20,26 +21,33 @@ _TAIL = 4096  # bytes; a result's details are at its end
 
 
 class Starts:
-    """Follows the start marks of one life, and tells the ledger of them."""
+    """Follows the start marks of one life, and tells the ledger of them.
 
-    def __init__(self, context: EngineContext) -> None:
+    ``is_open`` knows the tasks which are not finished.
+    """
+
+    def __init__(self, context: EngineContext, is_open: Callable[[str], bool]) -> None:
         self._started = context.started
-        self._reader = MarksReader(context.marks) if context.marks is not None else None
+        self._is_open = is_open
+        self._reader = MarksReader(context.marks)
+        self._complete = True  # whether all marks which were made could be read
+        self._reliable = True  # whether all starts could be marked
         self._begun: set[str] = set()
         self._spared: Counter[str] = Counter()
 
     async def read(self) -> None:
-        """Read the marks which are new. Where that fails, all tasks may have begun."""
-        if self._reader is None:
-            return
+        """Read the marks which are new. As long as that fails, all tasks may have begun."""
         try:
-            new = await in_thread(self._reader.new, _TIMEOUT)
+            await in_thread(self._reader.read, _TIMEOUT)
+            self._complete = True
         except (OSError, TimeoutError) as error:
-            self._give_up(str(error) or "the file system does not answer")
-            return
-        for task_id in new:
-            self._begun.add(task_id)
-            self._started(task_id)
+            self._complete = False
+            log.warning("Start marks cannot be read: %s", error or "no answer")
+        while self._reader.found:
+            task_id = self._reader.found.popleft()
+            if self._is_open(task_id):
+                self._begun.add(task_id)
+                self._started(task_id)
 
     def may_have_begun(self, task_id: str) -> bool:
         """Return whether an attempt which is lost may have begun, and forget that it has.
@@ -47,7 +55,11 @@ class Starts:
         A task which goes down with others again and again is taken for begun.
         """
         self._spared[task_id] += 1
-        begun = self._reader is None or task_id in self._begun or self._spared[task_id] > _SPARED
+        begun = (
+            not (self._complete and self._reliable)
+            or task_id in self._begun
+            or self._spared[task_id] > _SPARED
+        )
         self._begun.discard(task_id)
         return begun
 
@@ -58,9 +70,6 @@ class Starts:
 
     def check(self, packed: bytes) -> None:
         """Look whether the worker which made a result could mark its start."""
-        if self._reader is not None and b'"start_mark"' in packed[-_TAIL:]:
-            self._give_up("a worker could not write there")
-
-    def _give_up(self, reason: str) -> None:
-        log.error("Start marks are not to be relied on: %s", reason)
-        self._reader = None
+        if self._reliable and b'"start_mark"' in packed[-_TAIL:]:
+            log.error("A worker could not mark its start: what is lost counts as an attempt")
+            self._reliable = False

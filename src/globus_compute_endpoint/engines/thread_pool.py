@@ -16,7 +16,6 @@ from typing import Any
 
 from globus_compute_endpoint.config.loading import KeyPath, WrongOption
 from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
-from globus_compute_endpoint.engines.flight_recorder import FlightRecorder
 from globus_compute_endpoint.engines.handoff import Handoff
 from globus_compute_endpoint.engines.process_pool import ProcessPoolEngine
 from globus_compute_endpoint.host.patience import in_thread
@@ -34,16 +33,11 @@ Outcome = bytes | BaseException | None  # None: it has begun
 class ThreadPoolEngine(Engine):
     """Runs tasks in threads, and ShellFunctions, which change directories, in processes.
 
-    A task which calls ``os._exit`` ends the whole user endpoint. The next one, to which the task
-    is delivered again, runs it no more than ``max_retries_on_system_failure`` times. No task
-    can be interrupted.
+    A task which calls ``os._exit`` ends the whole user endpoint, and what runs beside it: the
+    next one finds their start marks. No task can be interrupted.
     """
 
-    def __init__(
-        self,
-        max_workers: int | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, max_workers: int | None = None, **options: Any) -> None:
         super().__init__(**options)
         if self._sandbox:
             raise _refuse(("engine", "run_in_sandbox"), "threads share one working directory")
@@ -52,7 +46,6 @@ class ThreadPoolEngine(Engine):
         self._queue: SimpleQueue[tuple[TaskRequest, dict[str, Any]] | None] = SimpleQueue()
         self._outstanding = 0  # in the queue and in threads
         self._handoff: Handoff[tuple[TaskRequest, Outcome]] | None = None
-        self._recorder: FlightRecorder | None = None
         self._directory_before = Path("/")  # all threads share one: the process's
 
     async def start(self, context: EngineContext) -> None:
@@ -61,18 +54,13 @@ class ThreadPoolEngine(Engine):
             raise _refuse(("GC_TASK_TIMEOUT in the environment",), "threads are not interruptible")
         self._directory_before = _enter(Path(self._directory))
         self._handoff = Handoff(self._done)
-        self._recorder = FlightRecorder(context.directory, self.slots)
         for slot in range(self.slots):
             # Daemons: one whose task never ends must not keep the process.
-            Thread(target=self._work, args=(slot,), name=f"task-{slot}", daemon=True).start()
+            Thread(target=self._work, name=f"task-{slot}", daemon=True).start()
         await self._shell.start(replace(context, deliver=self._shell_done))
 
     def submit(self, task: TaskRequest) -> None:
-        assert self._recorder is not None, "the engine was not started"
         if self._takes_no_specification(task):
-            return
-        if (deaths := self._recorder.deaths[task.task_id]) > self.max_retries:
-            self.fail(task, "EndpointDied", _why_died(deaths))
             return
         self._outstanding += 1
         self.note_start(task, "a thread")
@@ -96,8 +84,6 @@ class ThreadPoolEngine(Engine):
         self._withdraw()
         for _ in range(self.slots):
             self._queue.put(None)
-        if self._recorder is not None:
-            self._recorder.clear()
         await self._shell.stop()
         with contextlib.suppress(OSError, TimeoutError):  # the home may be away
             await in_thread(partial(os.chdir, self._directory_before), _CHDIR_TIMEOUT)
@@ -116,19 +102,16 @@ class ThreadPoolEngine(Engine):
                 self._queue.get_nowait()
                 self._outstanding -= 1
 
-    def _work(self, slot: int) -> None:
-        assert self._recorder is not None
+    def _work(self) -> None:
         assert self._handoff is not None
         while (item := self._queue.get()) is not None:
             task, context = item
             outcome: Outcome
             context["begun"] = partial(self._handoff.put, (task, None))
-            self._recorder.begin(slot, task.task_id)
             try:
                 outcome = worker.execute(task.task_id, task.body, context)
             except BaseException as error:  # noqa: BLE001  (told on the loop, see _done)
                 outcome = error
-            self._recorder.end(slot)
             self._handoff.put((task, outcome))
 
     def _done(self, item: tuple[TaskRequest, Outcome]) -> None:
@@ -154,15 +137,6 @@ class ThreadPoolEngine(Engine):
     def _shell_done(self, task_id: str, packed: bytes) -> None:
         self.context.deliver(task_id, packed)
         asyncio.get_running_loop().call_soon(self._note_busy)  # when the worker is free
-
-
-def _why_died(deaths: int) -> str:
-    times = f" {deaths} times" if deaths > 1 else ""
-    return (
-        f"The user endpoint's process died{times} while this task ran in it. Does the function, or"
-        " a library which it calls, end the process (os._exit), or crash? ThreadPoolEngine runs"
-        " all tasks in one process: ProcessPoolEngine and GlobusComputeEngine do not."
-    )
 
 
 def _enter(directory: Path) -> Path:

@@ -65,6 +65,7 @@ class Books:
         """
         end = reason if left else None
         self.thread.future(lambda journal: journal.note_end(end))
+        jobs = self.thread.future(lambda journal: journal.jobs())
         if not await self.thread.close(_CLOSE_TIMEOUT):
             log.error("The task journal cannot be closed: its disk does not answer")
             return
@@ -76,7 +77,8 @@ class Books:
         except (OSError, TimeoutError) as error:  # the next life removes them
             log.warning("%s stays: %s", self.places.marks, error or "it does not answer")
         unmark(self.places.state)
-        if in_order:
+        # A job which could not be cancelled is for the next life to try.
+        if in_order and jobs.exception() is None and not jobs.result():
             remove_journal(self.places.state)
 
 
