@@ -26,6 +26,7 @@ COMMANDS = {
     "_reload": ("reload", "reload"),
     "_spawner": ("services", "spawner"),
     "_serve": ("running", "serve_in_background"),
+    "_tasks": ("tasks_of_user", "tasks_of_user"),
     "_start-user-endpoint": ("user_endpoint", "start_user_endpoint"),
     "configure": ("configure", "configure"),
     "render-user-config": ("render", "render_user_config"),
@@ -39,6 +40,7 @@ COMMANDS = {
     "restart": ("stop", "restart"),
     "start": ("start", "start"),
     "stop": ("stop", "stop"),
+    "tasks": ("tasks", "tasks"),
     "version": ("version", "version"),
     "whoami": ("whoami", "whoami"),
 }

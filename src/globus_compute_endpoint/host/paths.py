@@ -17,6 +17,7 @@ __all__ = [
     "EndpointPaths",
     "endpoint_paths",
     "holds_work",
+    "state_directories",
     "state_directory",
     "system_endpoints",
 ]
@@ -123,6 +124,16 @@ def system_endpoints() -> list[EndpointPaths]:
 def state_directory(uid: int, endpoint_id: UUID) -> Path:
     """A user endpoint's own directory on local disk."""
     return USERS_STATE / str(uid) / str(endpoint_id)
+
+
+def state_directories() -> list[tuple[int, Path]]:
+    """The user endpoints' directories which are there, with their users: for root."""
+    return [
+        (int(user.name), path)
+        for user in sorted(USERS_STATE.glob("*"))
+        if user.name.isdecimal() and int(user.name)
+        for path in sorted(user.iterdir())
+    ]
 
 
 def holds_work(directory: Path) -> bool:

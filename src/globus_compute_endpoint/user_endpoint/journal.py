@@ -75,6 +75,7 @@ FROM tasks WHERE state = 4 AND (confirmed < ? OR seq <= (
     SELECT seq FROM tasks WHERE state = 4 ORDER BY seq DESC LIMIT 1 OFFSET ?
 ))
 """
+_SPARE = 1024  # pages which are kept for what comes, and given back at a time otherwise
 _AT_ONCE = 1000  # rows of a statement
 
 Row = tuple[int, str, int, int | None, int | None, int | None, int | None, int | None, int | None,
@@ -257,7 +258,9 @@ class Journal:
         with self._transaction():
             found = self._database.execute(f"SELECT task_id {_OLD}", old).fetchall()
             self._database.execute(f"DELETE {_OLD}", old)
-        self._database.execute("PRAGMA incremental_vacuum")
+        (free,) = self._database.execute("PRAGMA freelist_count").fetchone()
+        if free > _SPARE:  # a script, since execute() would free one page and go
+            self._database.executescript(f"PRAGMA incremental_vacuum({_SPARE})")
         return [task_id for (task_id,) in found]
 
     def close_open_tasks(self) -> int:
