@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # Every target prepares what it needs by itself: see tools/prepare.
 .DEFAULT_GOAL := help
-.PHONY: help check test test-long demo deb wheel lock clean
+.PHONY: help check test test-long soak demo deb wheel lock clean
 
 PYTHON := .venv/bin/python
 # make test SUITES="unit services" ARGS="-k name": only these suites, only these tests
 SUITES :=
 ARGS :=
+MINUTES := 20
+SEED :=
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -21,11 +23,17 @@ test: ## every test but the long ones, on test hosts with a real systemd; as roo
 	@tools/build-debs >/dev/null
 	@$(PYTHON) tests/run.py --suites $(SUITES) -- $(ARGS)
 
-test-long: ## the long tests; as root
-	@tools/prepare hosts
+test-long: ## the long tests, a virtual machine's among them: half an hour; as root
+	@tools/prepare machine
 	@tools/prepare packages
 	@tools/build-debs >/dev/null
 	@$(PYTHON) tests/run.py --suites long -- $(ARGS)
+
+soak: ## faults of chance on a site under load, MINUTES=20 of them (SEED=… as before); as root
+	@tools/prepare hosts
+	@tools/prepare packages
+	@tools/build-debs >/dev/null
+	@PYTHONPATH=src:tests $(PYTHON) -m system.faults.soak $(MINUTES) $(SEED)
 
 demo: ## two researchers, three engines, three hosts; KEEP=1 leaves the hosts running; as root
 	@tools/prepare hosts

@@ -12,9 +12,10 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -66,7 +67,7 @@ class Services:
             self.config.write_text(yaml.safe_dump(settings))
         self.cli("init", "--database-url", self.database_url)
 
-    def start(self) -> None:
+    def start(self, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         """Start, and wait until systemd would be told that they are ready."""
         path = self.directory / "notify"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified, self.log() as log:
@@ -77,7 +78,7 @@ class Services:
                 self.command("serve"),
                 stdout=log,
                 stderr=log,
-                env={**_ENVIRONMENT, "NOTIFY_SOCKET": str(path)},
+                env={**_ENVIRONMENT, **environment, "NOTIFY_SOCKET": str(path)},
             )
             message = self._first_notification(notified)
         assert "READY=1" in message, message
@@ -246,6 +247,31 @@ class Broker:
     def close(self) -> None:
         with suppress(pika.exceptions.AMQPError):
             self.connection.close()
+
+
+class Manager:
+    """A manager at the AMQP level: takes commands, shows itself with heartbeats."""
+
+    def __init__(self, owner: Researcher) -> None:
+        self.owner = owner
+        self.info = owner.register(multi_user=True)
+        self.id = str(self.info["endpoint_id"])
+        self.broker = Broker(self.info["command_queue_info"]["connection_url"])
+
+    def show_itself(self, **state: Any) -> None:
+        self.broker.publish(heartbeat(self.id, **state), self.info["heartbeat_queue_info"])
+
+    def command(self) -> tuple[dict[str, Any], Any]:
+        queue = self.info["command_queue_info"]["queue"]
+        ((method, properties, body),) = self.broker.take(queue)
+        self.broker.channel.basic_ack(method.delivery_tag)
+        self.broker.channel.cancel()
+        return json.loads(body), properties
+
+    def no_command(self, timeout: float = 1.0) -> bool:
+        nothing = self.broker.nothing_in(self.info["command_queue_info"]["queue"], timeout)
+        self.broker.channel.cancel()
+        return nothing
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start commands to managers, and what follows from failure reports."""
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ import pytest
 from globus_compute_common.messagepack.message_types import EPStatusReport
 
 from services.harness import (
-    Broker,
+    Manager,
     Researcher,
     Services,
     connected,
@@ -20,31 +19,6 @@ from services.harness import (
     payload,
     result_for,
 )
-
-
-class Manager:
-    """A manager at the AMQP level: takes commands, shows itself with heartbeats."""
-
-    def __init__(self, owner: Researcher) -> None:
-        self.owner = owner
-        self.info = owner.register(multi_user=True)
-        self.id = str(self.info["endpoint_id"])
-        self.broker = Broker(self.info["command_queue_info"]["connection_url"])
-
-    def show_itself(self, **state: Any) -> None:
-        self.broker.publish(heartbeat(self.id, **state), self.info["heartbeat_queue_info"])
-
-    def command(self) -> tuple[dict[str, Any], Any]:
-        queue = self.info["command_queue_info"]["queue"]
-        ((method, properties, body),) = self.broker.take(queue)
-        self.broker.channel.basic_ack(method.delivery_tag)
-        self.broker.channel.cancel()
-        return json.loads(body), properties
-
-    def no_command(self, timeout: float = 1.0) -> bool:
-        nothing = self.broker.nothing_in(self.info["command_queue_info"]["queue"], timeout)
-        self.broker.channel.cancel()
-        return nothing
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,10 +48,11 @@ class WarmSite:
         return [line.split()[0] for line in self.host.run(*command).stdout.splitlines()]
 
 
-@pytest.fixture(scope="session")
-def warm() -> Iterator[WarmSite]:
+@contextlib.contextmanager
+def warm_site(name: str) -> Iterator[WarmSite]:
+    """Set a site up, with users and an endpoint that runs; take it down with the context."""
     sdk = sdk_environment()
-    with three_machines("site", sdk) as machines:
+    with three_machines(name, sdk) as machines:
         site = Site(machines)
         site.install()
         site.start_services()
@@ -67,3 +69,9 @@ def warm() -> Iterator[WarmSite]:
 
         hosts = (machines.login_node, machines.laptop, machines.services)
         yield WarmSite(*hosts, site, sdk, "hpc", endpoint_id, researcher, uids)
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmSite]:
+    with warm_site("site") as made:
+        yield made

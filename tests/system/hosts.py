@@ -110,6 +110,7 @@ class Host:
     `binds` are files and directories of the machine which it sees, read-only, at the same place.
     Without a `link` its loopback is all the network that it has.
     With `keep` it stays up under its plain name, until the next of that name replaces it.
+    `packages` are Debian packages that its base has beside the usual ones: see `tools/prepare`.
     """
 
     def __init__(
@@ -120,12 +121,14 @@ class Host:
         cgroups: str = "all",
         link: Link | None = None,
         keep: bool = False,
+        packages: Sequence[str] = (),
     ) -> None:
         self.name = name if keep else f"{run_prefix()}{name}"
         self.binds = list(dict.fromkeys(binds))
         self.cgroups = cgroups
         self.link = link
         self.keep = keep
+        self.packages = packages
 
     def __enter__(self) -> Self:
         try:
@@ -148,14 +151,20 @@ class Host:
     def up(self) -> None:
         options = [option for bind in self.binds for option in ("--bind", str(bind))]
         link = self.link.options() if self.link else []
-        control("up", "--cgroups", self.cgroups, *link, *options, self.name)
+        base = ["env", f"TESTHOST_PACKAGES={' '.join(self.packages)}"] if self.packages else []
+        up = ("up", "--cgroups", self.cgroups, *link, *options, self.name)
+        checked([*base, str(TESTHOST), *up], timeout=PATIENCE)
         # Ordinary users of the host are to reach what is bound below directories of root's.
         closed = {str(parent) for bind in self.binds for parent in bind.parents} - {"/"}
         self.run("chmod", "-f", "o+x", *sorted(closed), check=False)
 
-    def down(self, *, keep_disk: bool = False) -> None:
-        """Shut the host down; with `keep_disk`, the next `up` boots from the same disk."""
-        control("down", *(["--keep"] if keep_disk else []), self.name)
+    def down(self, *, keep_disk: bool = False, crash: bool = False) -> None:
+        """Shut the host down; with `keep_disk`, the next `up` boots from the same disk.
+
+        With `crash` it is not shut down in order, but ends as if its power was cut.
+        """
+        kept = "--crash" if crash else "--keep"
+        control("down", *([kept] if keep_disk or crash else []), self.name)
 
     @property
     def root(self) -> Path:
@@ -174,6 +183,18 @@ class Host:
 
         A user other than root must have a group of the same name, and a home below /home.
         """
+        lent = ["--net", "host"] if network else []
+        line = self.inside(*command, user=user, environment=environment, directory=directory)
+        return [str(TESTHOST), "run", *lent, self.name, "--", *line]
+
+    @staticmethod
+    def inside(
+        *command: str | Path,
+        user: str,
+        environment: Mapping[str, str] | None,
+        directory: Path | None,
+    ) -> list[str]:
+        """The command line which root, in the host, runs `command` with."""
         home = "/root" if user == "root" else f"/home/{user}"
         variables = {"HOME": home, "USER": user, "LOGNAME": user, **(environment or {})}
         drop = ["setpriv", "--pdeathsig", "KILL"]
@@ -181,7 +202,6 @@ class Host:
             drop += [f"--reuid={user}", f"--regid={user}", "--init-groups"]
         where = ["--chdir", str(directory)] if directory else []
         return [
-            *(str(TESTHOST), "run", *(["--net", "host"] if network else []), self.name, "--"),
             *drop,
             *("env", *where, *(f"{name}={value}" for name, value in variables.items())),
             *map(str, command),

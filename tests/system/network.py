@@ -21,7 +21,7 @@ SITE_NAMES = {COMPUTE_NAME: COMPUTE, BROKER_NAME: BROKER}
 # What a site's private name service says of the hosted services, so that the stock SDK comes here.
 SDK_NAMES = {"compute.api.globus.org": COMPUTE, "auth.globus.org": COMPUTE}
 
-_RULES = f"""
+RULES = f"""
 table inet firewall {{
     chain forward {{
         type filter hook forward priority filter; policy drop;
@@ -47,4 +47,4 @@ def login_node_link(network: str) -> Link:
 
 def put_up_firewall(network: str) -> None:
     """To be called when the hosts are up: it is the router that filters."""
-    filter_network(network, _RULES)
+    filter_network(network, RULES)

@@ -19,11 +19,12 @@ import json, sys
 from concurrent.futures import wait
 from globus_compute_sdk import Executor
 
-endpoint, config, calls = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
+endpoint, patience = sys.argv[1], float(sys.argv[2])
+config, calls = json.loads(sys.argv[3]), json.loads(sys.argv[4])
 with Executor(endpoint_id=endpoint, user_endpoint_config=config, api_burst_limit=20,
               api_burst_window_s=1) as executor:
     futures = [executor.submit(globals()[name], *arguments) for name, arguments in calls]
-    wait(futures, timeout=100)
+    wait(futures, timeout=patience)
     for future in futures:
         try:
             print(json.dumps({"value": future.result(timeout=0)}))
@@ -53,12 +54,17 @@ class Researcher:
         sdk: Path,
         endpoint_id: str,
         way: Mapping[str, str] = SDK_TRUST,
+        patience: float = 100.0,
     ) -> None:
-        """``way``: the variables by which the SDK finds the site's services."""
+        """``way``: the variables by which the SDK finds the site's services.
+
+        ``patience``: how long calls may take together, in seconds.
+        """
         self.host = host
         self.name = name
         self.client = client
         self._way = way
+        self._patience = patience
         self._sdk = sdk
         self._endpoint_id = endpoint_id
 
@@ -70,7 +76,8 @@ class Researcher:
         self.host.write(path, program)
         names = [(function.__name__, arguments) for function, arguments in calls]
         python = self._sdk / "bin/python"
-        return [python, path, self._endpoint_id, json.dumps(config), json.dumps(names)]
+        endpoint = (self._endpoint_id, str(self._patience))
+        return [python, path, *endpoint, json.dumps(config), json.dumps(names)]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -80,7 +87,8 @@ class Researcher:
 
     def outcomes(self, *calls: Call, **config: Any) -> list[Outcome]:
         """Submit `calls` at once to the user endpoint of `config`, and wait for all."""
-        done = self.host.run(*self.command(*calls, **config), environment=self.environment)
+        command = self.command(*calls, **config)
+        done = self.host.run(*command, environment=self.environment, timeout=self._patience + 20)
         return [Outcome(**json.loads(line)) for line in done.stdout.splitlines()]
 
     def call(self, function: Callable[..., Any], *arguments: Any, **config: Any) -> Any:

@@ -7,7 +7,7 @@ import contextlib
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,12 +120,14 @@ class Machines:
 
 
 @contextlib.contextmanager
-def three_machines(name: str, sdk: Path, *, keep: bool = False) -> Iterator[Machines]:
-    """Boot them side by side, with the firewall between them; `keep` as for Host."""
+def three_machines(
+    name: str, sdk: Path, *, keep: bool = False, login_packages: Sequence[str] = ()
+) -> Iterator[Machines]:
+    """Boot them side by side, with the firewall between them; `keep` and the rest as for Host."""
     machines = Machines(
         Host(f"{name}-laptop", binds=[sdk, wheelhouse()], link=laptop_link(name), keep=keep),
         Host(f"{name}-services", link=services_link(name), keep=keep),
-        Host(f"{name}-login", link=login_node_link(name), keep=keep),
+        Host(f"{name}-login", link=login_node_link(name), keep=keep, packages=login_packages),
     )
     hosts = (machines.laptop, machines.services, machines.login_node)
     with contextlib.ExitStack() as stack:

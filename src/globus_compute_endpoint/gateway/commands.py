@@ -97,7 +97,8 @@ def parse_command(delivery: Delivery) -> StartCommand | Refused:
     age = _age(delivery)
     if age is None or abs(age) > _STALE_AFTER_S:
         said = "without a timestamp" if age is None else f"{age:.0f} s old"
-        return Refused(Problem("STALE_COMMAND", f"dropped a command {said}"))
+        hint = "is the clock right, here and where the web services run?" if age else ""
+        return Refused(Problem("STALE_COMMAND", f"dropped a command {said}", hint))
     try:
         raw = json.loads(delivery.body)
     except (ValueError, RecursionError) as error:

@@ -20,7 +20,7 @@ from globus_compute_services.documents import storable_document
 from globus_compute_services.relay.dispatch import Dispatcher
 from globus_compute_services.relay.starts import Starter
 from globus_compute_services.store.database import Database
-from globus_compute_services.store.endpoints import is_online, online_until
+from globus_compute_services.store.endpoints import is_online, online_for
 from globus_compute_services.store.schema import Endpoint, Kind
 from globus_compute_services.store.tasks import fail_outstanding, note_progress, reset_queue
 
@@ -104,7 +104,7 @@ class HeartbeatsRelay:
             await self._starter.manager_came_online(endpoint.id)
         if endpoint.kind == Kind.USER:
             self._starter.forget_command(endpoint.id)
-            self._starter.look_at(endpoint.id, online_until(endpoint))
+            self._starter.look_at(endpoint.id, online_for(endpoint))
         if online != was_online:
             log.info(
                 "Endpoint %s is %s",

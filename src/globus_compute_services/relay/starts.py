@@ -22,7 +22,7 @@ from globus_compute_services.broker.rpc import BrokerDown, BrokerRefused
 from globus_compute_services.store.database import Database
 from globus_compute_services.store.endpoints import (
     is_online,
-    online_until,
+    online_for,
     user_endpoints_with_work,
 )
 from globus_compute_services.store.identities import linked_identities
@@ -43,6 +43,9 @@ class Starter:
     It looks at each when there is a reason to: tasks came, its manager came online, it said
     goodbye, it failed, or a deadline passed by which it should have been heard of. What it knows
     (when a command was sent) may be forgotten: after a restart every silent one is told again.
+
+    Its own times are those of the monotonic clock: a command which was refused as stale because
+    some clock was set comes again when it is due.
     """
 
     def __init__(self, database: Database, link: BrokerLink, accounts: Accounts) -> None:
@@ -53,8 +56,9 @@ class Starter:
         self._due: dict[UUID, float] = {}
         self._changed = asyncio.Event()
 
-    def look_at(self, endpoint: UUID, at: float = 0.0) -> None:
-        """Look at a user endpoint at a time (seconds since the epoch), or now."""
+    def look_at(self, endpoint: UUID, delay: float = 0.0) -> None:
+        """Look at a user endpoint after ``delay`` seconds, or earlier if that was asked before."""
+        at = time.monotonic() + delay
         self._due[endpoint] = min(at, self._due.get(endpoint, at))
         self._changed.set()
 
@@ -77,14 +81,14 @@ class Starter:
                 self.look_at(endpoint.id)
         while True:
             await self._link.up.wait()
-            now = time.time()
+            now = time.monotonic()
             for endpoint_id in [known for known, due in self._due.items() if due <= now]:
                 del self._due[endpoint_id]
                 await self._look(endpoint_id)
             await self._wait_for_next()
 
     async def _wait_for_next(self) -> None:
-        timeout = min(self._due.values()) - time.time() if self._due else None
+        timeout = min(self._due.values()) - time.monotonic() if self._due else None
         if timeout is not None and timeout <= 0:
             return
         self._changed.clear()
@@ -101,20 +105,21 @@ class Starter:
             return
         endpoint = waiting[0]
         if is_online(endpoint):
-            self.look_at(endpoint_id, online_until(endpoint))
+            self.look_at(endpoint_id, online_for(endpoint))
             return
-        repeat = self._sent.get(endpoint_id, 0.0) + _REPEAT_S
-        if repeat > time.time():
-            self.look_at(endpoint_id, repeat)
-            return
+        if (sent := self._sent.get(endpoint_id)) is not None:
+            wait = sent + _REPEAT_S - time.monotonic()
+            if wait > 0:
+                self.look_at(endpoint_id, wait)
+                return
         try:
             await self._send(endpoint)
         except (BrokerDown, BrokerRefused, ManagementRefused, Unroutable) as error:
             log.warning("No start command for user endpoint %s: %s", endpoint_id, error)
-            self.look_at(endpoint_id, time.time() + _RETRY_S)
+            self.look_at(endpoint_id, _RETRY_S)
         else:
-            self._sent[endpoint_id] = time.time()
-            self.look_at(endpoint_id, time.time() + _REPEAT_S)
+            self._sent[endpoint_id] = time.monotonic()
+            self.look_at(endpoint_id, _REPEAT_S)
 
     async def _send(self, endpoint: Endpoint) -> None:
         assert endpoint.manager_id is not None

@@ -19,22 +19,29 @@ __all__ = [
     "find_user_endpoint",
     "is_locked",
     "is_online",
-    "online_until",
+    "online_for",
     "user_endpoints_with_work",
 ]
 
 SILENCE_FACTOR = 2.5  # heartbeat periods after which an endpoint counts as gone
+_CLOCK_SLACK_S = 10.0  # by which a clock is corrected now and then
 
 
-def online_until(endpoint: Endpoint) -> float:
-    """When an endpoint counts as gone if nothing more is heard of it; 0 if it is gone."""
-    if endpoint.seen is None or endpoint.heartbeat_period <= 0:
+def online_for(endpoint: Endpoint) -> float:
+    """The seconds after which an endpoint counts as gone if nothing is heard of it; 0: it is gone.
+
+    After the clock was set, also back, that is so until its next heartbeat.
+    """
+    if endpoint.seen is None:
         return 0.0
-    return endpoint.seen + SILENCE_FACTOR * endpoint.heartbeat_period
+    silent = time.time() - endpoint.seen
+    if silent < -_CLOCK_SLACK_S:
+        return 0.0
+    return max(SILENCE_FACTOR * endpoint.heartbeat_period - silent, 0.0)
 
 
 def is_online(endpoint: Endpoint) -> bool:
-    return online_until(endpoint) > time.time()
+    return online_for(endpoint) > 0
 
 
 def is_locked(endpoint: Endpoint) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,10 @@ from typing import Any
 REASONS = (
     ("asked for", re.compile(r"was asked to fail")),
     ("interrupted", re.compile(r"TaskInterrupted")),
-    ("worker lost", re.compile(r"WorkerLost|BrokenProcessPool|worker (process )?(was lost|died)")),
+    (
+        "worker lost",
+        re.compile(r"WorkerLost|worker process .* was killed|interchange process has ended"),
+    ),
     ("endpoint failed", re.compile(r"user endpoint")),
 )
 OTHER = "other"
@@ -27,7 +30,7 @@ class Account:
     """One task, from the researcher's side and from the login node's."""
 
     key: str
-    raises: bool = False
+    deed: str = ""
     task: str = ""
     submitted: float = 0.0
     ends: list[str] = field(default_factory=list)
@@ -90,7 +93,7 @@ class Books:
         account = self._account(event["key"])
         match event["event"]:
             case "submitted":
-                account.submitted, account.raises = event["at"], event["raises"]
+                account.submitted, account.deed = event["at"], event["deed"]
             case "accepted":
                 account.task = event["task"]
                 self._by_task[account.task] = account
@@ -143,18 +146,44 @@ class Books:
             wrong=[each.key for each in accepted if each.ends and not _right(each, explained)],
         )
 
-    def reasons(self, keys: Iterable[str]) -> dict[str, str]:
-        """Why tasks failed, in full."""
-        return {key: self._accounts[key].reason for key in keys}
+    def complaints(self, balance: Balance) -> list[str]:
+        """Which tasks are why a balance is not closed."""
+        keys = {
+            "lost": balance.lost,
+            "duplicated": balance.duplicated,
+            "run twice": balance.run_twice,
+        }
+        told = [f"{name}: {', '.join(some[:10])}" for name, some in keys.items() if some]
+        for key in balance.wrong[:5]:
+            account = self._accounts[key]
+            told.append(f"wrong: {key} {account.end}: {account.reason[-600:]}")
+        return told
 
 
 def _right(account: Account, explained: Iterable[str]) -> bool:
     """Whether its end is one that it can have."""
     if account.end == "succeeded":
-        return account.executions > 0 and not account.raises
+        return account.executions > 0 and not account.deed
     if account.failure == "asked for":
-        return account.raises and account.executions > 0
+        return account.deed == "raise" and account.executions > 0
     return account.failure in set(explained)
+
+
+def add(balances: Sequence[Balance]) -> Balance:
+    """Balances of different times, as one."""
+    failed: Counter[str] = Counter()
+    for each in balances:
+        failed.update(each.failed)
+    return Balance(
+        accepted=sum(each.accepted for each in balances),
+        succeeded=sum(each.succeeded for each in balances),
+        failed=failed,
+        unanswered=sum(each.unanswered for each in balances),
+        lost=[key for each in balances for key in each.lost],
+        duplicated=[key for each in balances for key in each.duplicated],
+        run_twice=[key for each in balances for key in each.run_twice],
+        wrong=[key for each in balances for key in each.wrong],
+    )
 
 
 _COLUMNS = (
@@ -175,7 +204,7 @@ def row(moment: str, fault: str, balance: Balance, recovery: float | None) -> st
     cells = (
         *(moment, fault, balance.accepted, balance.succeeded, sum(balance.failed.values())),
         *(len(balance.lost), len(balance.duplicated), len(balance.run_twice), len(balance.wrong)),
-        f"{recovery:.1f} s" if recovery is not None else "none",
+        f"{recovery:.1f} s" if recovery is not None else "",
     )
     line = "  ".join(f"{cell!s:<{width}}" for cell, width in zip(cells, _WIDTHS, strict=True))
     unasked = {name: n for name, n in balance.failed.items() if name != "asked for"}

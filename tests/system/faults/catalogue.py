@@ -6,5 +6,8 @@ from __future__ import annotations
 from system.faults.homes import HOME_FAULTS
 from system.faults.stage import Fault
 from system.faults.units import UNIT_FAULTS
+from system.faults.user_endpoints import WORKER_FAULTS
 
-FAULTS: dict[str, Fault] = {fault.name: fault for fault in (*UNIT_FAULTS, *HOME_FAULTS)}
+FAULTS: dict[str, Fault] = {
+    fault.name: fault for fault in (*UNIT_FAULTS, *WORKER_FAULTS, *HOME_FAULTS)
+}

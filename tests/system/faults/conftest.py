@@ -12,6 +12,7 @@ import pytest
 from system.conftest import LOCAL_USERS, WarmSite
 from system.faults.books import heading
 from system.faults.load import running_load
+from system.faults.residue import measure
 from system.faults.stage import Stage
 
 
@@ -38,4 +39,4 @@ def stage(warm: WarmSite, seed: str, tell: Callable[[str], None]) -> Iterator[St
     people = [warm.researcher(name) for name in LOCAL_USERS]
     with running_load(people, warm.endpoint_id, warm.sdk, seed) as load:
         tell(heading())
-        yield Stage(warm, load)
+        yield Stage(warm, load, before=measure(warm))

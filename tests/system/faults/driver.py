@@ -15,11 +15,13 @@ then a new Executor takes the group of tasks over (``reload_tasks``), as its doc
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 import threading
 import time
 import uuid
+from collections import deque
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any
@@ -38,8 +40,9 @@ MOST_OPEN = 100  # of one engine; an outage is not to pile up more
 REOPEN = 2.0  # seconds between attempts
 
 
-def work(key: str, seconds: float, raises: bool) -> str:
+def work(key: str, seconds: float, deed: str) -> str:
     import os
+    import signal
     import socket
     import time
 
@@ -49,8 +52,13 @@ def work(key: str, seconds: float, raises: bool) -> str:
     os.write(record, line.encode())
     os.close(record)
     time.sleep(seconds)
-    if raises:
+    if deed == "raise":
         raise ValueError(f"{key} was asked to fail")
+    if deed == "poison":
+        os.kill(os.getpid(), signal.SIGKILL)
+    hoard = []
+    while deed == "hoard":  # until the kernel has had enough
+        hoard.append(os.urandom(16 << 20))
     return key
 
 
@@ -72,7 +80,7 @@ class Stream:
     def __init__(self, name: str, endpoint: str, engine: str, client: Client, ledger: Ledger):
         self.name = name
         self._endpoint = endpoint
-        self._engine = engine
+        self.engine = engine
         self._client = client
         self._ledger = ledger
         self._group: uuid.UUID | None = None  # the services' choice, at the first submit
@@ -80,37 +88,45 @@ class Stream:
         self._count = 0
         self._lock = threading.RLock()
         self.open: dict[str, Future[Any]] = {}
+        self._submitted: dict[str, float] = {}
         self._accepted: dict[str, str] = {}
         self._orphans: dict[str, str] = {}  # task ids of futures which the SDK gave up, to keys
         self._executor = self._make()
         self._tried = 0.0
-        self.last_success = 0.0
+        # When tasks which have succeeded were submitted, and when they ended.
+        self.successes: deque[tuple[float, float]] = deque(maxlen=1000)
 
     def _make(self) -> Executor:
         return Executor(
             endpoint_id=self._endpoint,
             client=self._client,
             task_group_id=self._group,
-            user_endpoint_config={"engine": self._engine},
+            user_endpoint_config={"engine": self.engine},
             api_burst_limit=50,
             api_burst_window_s=1,
         )
 
-    def submit(self, seconds: float, raises: bool) -> None:
+    def submit(self, seconds: float, deed: str) -> None:
         with self._lock:
             if len(self.open) >= MOST_OPEN or self._executor._stopped:
                 return
             self._count += 1
             key = f"{self.name}-{self._count:06d}"
-            self._ledger.write("submitted", key=key, raises=raises)
+            self._ledger.write("submitted", key=key, deed=deed)
             try:
                 future = self._executor.submit_to_registered_function(
-                    self._function, args=(key, seconds, raises)
+                    self._function, args=(key, seconds, deed)
                 )
             except RuntimeError as error:  # it stopped just now
                 self._ledger.write("unanswered", key=key, reason=str(error))
                 return
+            self._submitted[key] = time.time()
             self.open[key] = future
+
+    def recovered(self, since: float) -> float | None:
+        """When the first task which was submitted after a moment has succeeded."""
+        ends = [ended for submitted, ended in list(self.successes) if submitted > since]
+        return min(ends, default=None)
 
     def sweep(self) -> None:
         """Write down what was accepted and what has ended; take over what the SDK gave up."""
@@ -133,7 +149,7 @@ class Stream:
         error = CancelledError() if future.cancelled() else future.exception()
         task = self._accepted.get(key)
         if error is None:
-            self.last_success = time.time()
+            self.successes.append((self._submitted[key], time.time()))
             self._ledger.write("succeeded", key=key, value=future.result())
         elif isinstance(error, TaskExecutionFailed):
             self._ledger.write("failed", key=key, reason=str(error))
@@ -143,6 +159,7 @@ class Stream:
             self._orphans[task] = key
             return
         del self.open[key]
+        self._submitted.pop(key)
 
     def _reopen(self) -> None:
         self._group = self._executor.task_group_id
@@ -179,7 +196,7 @@ class Driver:
             self._go.wait()
             for stream in self._streams:
                 (seconds,) = self._random.choices(lengths, weights)
-                stream.submit(seconds, self._random.random() < RAISING)
+                stream.submit(seconds, "raise" if self._random.random() < RAISING else "")
                 time.sleep(1 / self._rate)
 
     def _sweep(self) -> None:
@@ -198,9 +215,20 @@ class Driver:
         self._go.clear()
         return {}
 
+    def misbehave(self, engine: str, deed: str, patience: float) -> dict[str, Any]:
+        """Have an engine run a task that does worse than raise, and wait for it."""
+        streams = [stream for stream in self._streams if stream.engine == engine]
+        for stream in streams:
+            stream.submit(0, deed)
+        waiting = {key: stream for stream in streams for key in list(stream.open)}
+        return self._wait(waiting, patience)
+
     def settle(self, patience: float) -> dict[str, Any]:
         """Wait until what is open now has ended; answers with what has not."""
         waiting = {key: stream for stream in self._streams for key in list(stream.open)}
+        return self._wait(waiting, patience)
+
+    def _wait(self, waiting: dict[str, Stream], patience: float) -> dict[str, Any]:
         deadline = time.monotonic() + patience
         while waiting and time.monotonic() < deadline:
             time.sleep(SWEEP)
@@ -208,15 +236,14 @@ class Driver:
         return {"open": sorted(waiting)}
 
     def recover(self, since: float, patience: float) -> dict[str, Any]:
-        """Wait for a success in each stream after a moment (time.time()); when that was."""
+        """Wait until a task of each stream has succeeded which was submitted after a moment."""
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
-            moments = [stream.last_success for stream in self._streams]
-            if all(moment > since for moment in moments):
-                return {"at": max(moments)}
+            moments = [stream.recovered(since) for stream in self._streams]
+            if None not in moments:
+                return {"at": max(moment for moment in moments if moment)}
             time.sleep(SWEEP)
-        late = [stream.name for stream in self._streams if stream.last_success <= since]
-        return {"late": late}
+        return {"late": [each.name for each in self._streams if each.recovered(since) is None]}
 
 
 def count_deliveries(ledger: Ledger) -> None:
@@ -233,6 +260,10 @@ def count_deliveries(ledger: Ledger) -> None:
 
 
 def main(endpoint: str, path: str, name: str, seed: str, *engines: str) -> None:
+    # The SDK tells of each lost connection at length.
+    os.dup2(
+        os.open(f"{path}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), sys.stderr.fileno()
+    )
     ledger = Ledger(Path(path))
     count_deliveries(ledger)
     client = Client()

@@ -52,12 +52,19 @@ class Load:
     def pause(self) -> None:
         self._ask("pause")
 
+    def misbehave(self, engine: str, deed: str, patience: float = 40) -> None:
+        """Have an engine run a task which does worse than raise (driver.work), and wait for it."""
+        self._ask("misbehave", engine=engine, deed=deed, patience=patience)
+
     def settle(self, patience: float) -> list[str]:
         """Wait until all that is open now has ended; the keys of what has not."""
         return [key for each in self._ask("settle", patience=patience) for key in each["open"]]
 
     def recover(self, since: float, patience: float) -> float | None:
-        """Wait for a success of each stream after a moment; how long it took, None if too long."""
+        """Wait until what was submitted after a moment succeeds in each stream.
+
+        How long that took; None if it took too long.
+        """
         answers = self._ask("recover", since=since, patience=patience)
         if any("late" in each for each in answers):
             return None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from system.conftest import LOCAL_USERS, WarmSite
 from system.faults.books import Balance, Books, row
 from system.faults.load import Load
+from system.faults.residue import Levels, growth, measure, residue
 
 # Seconds after a fault's end until each stream has to have had a success, and all be settled.
 PATIENCE = 60.0
@@ -23,6 +24,8 @@ class Stage:
     warm: WarmSite
     load: Load
     books: Books = field(default_factory=Books)
+    marked: float = 0.0  # the books are closed on what was submitted before
+    before: Levels = field(default_factory=dict)
     _read: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LOCAL_USERS, 0))
 
     def unit(self, part: str = "") -> str:
@@ -52,13 +55,25 @@ class Stage:
             fault.heal(self)
         healed = time.time()
         recovery = self.load.recover(healed, PATIENCE)
-        self.load.settle(PATIENCE)
-        ended = time.time()
-        self.keep_books()
-        balance = self.books.balance(began - 5, healed, explained=fault.explains)
+        balance = self.close_books(fault.explains)
         moment = time.strftime("%H:%M:%S", time.localtime(began))
         tell(row(moment, fault.name, balance, recovery))
-        return Episode(fault, began, ended, balance, recovery)
+        return Episode(fault, balance, recovery)
+
+    def close_books(self, explains: Collection[str] = ()) -> Balance:
+        """Wait for what was submitted before this moment, and close the books on it."""
+        since, self.marked = self.marked, time.time()
+        self.load.settle(PATIENCE)
+        self.keep_books()
+        return self.books.balance(since, self.marked, explained=explains)
+
+    def come_to_rest(self) -> tuple[Balance, list[str]]:
+        """Stop the load, then the endpoint: what came of the last tasks, and what is left over."""
+        self.load.pause()
+        balance = self.close_books()
+        grown = growth(self.before, measure(self.warm))
+        self.warm.host.run("systemctl", "stop", self.warm.unit)
+        return balance, [*grown, *residue(self.warm)]
 
 
 @dataclass(frozen=True)
@@ -67,13 +82,15 @@ class Fault:
 
     ``inject`` does it and returns once it is done; ``heal`` puts right what does not mend itself,
     and must be harmless where nothing is broken. ``explains``: what failures of tasks are called
-    which this fault may cause; it explains no others.
+    which this fault may cause; it explains no others. ``soak_only``: too long for the
+    suite.
     """
 
     name: str
     inject: Callable[[Stage, random.Random], None]
     heal: Callable[[Stage], None] = lambda stage: None
     explains: Collection[str] = ()
+    soak_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,19 +98,10 @@ class Episode:
     """What came of a fault. ``recovery``: seconds from its end to a success of every stream."""
 
     fault: Fault
-    began: float
-    ended: float
     balance: Balance
     recovery: float | None
 
-    def complaint(self, books: Books) -> str:
-        """What is wrong with the books, empty where nothing is."""
-        told = []
-        if self.recovery is None:
-            told.append("it did not recover")
-        for name in ("lost", "duplicated", "run_twice"):
-            if keys := getattr(self.balance, name):
-                told.append(f"{name}: {', '.join(keys[:10])}")
-        for key, reason in books.reasons(self.balance.wrong).items():
-            told.append(f"wrong: {key}: {reason[-600:] or 'no reason'}")
-        return "\n".join(told)
+    def complaints(self, books: Books) -> list[str]:
+        """What is wrong, a line or more each."""
+        late = ["it did not recover"] if self.recovery is None else []
+        return [*late, *books.complaints(self.balance)]

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What befalls RabbitMQ, the web services and the network between: it delays, and nothing more."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from support.waiting import until
+from system.faults.stage import Fault, Stage
+from system.hosts import filter_network
+from system.network import BROKER, LOGIN_NODE, RULES
+
+RABBITMQ = "rabbitmq-server"
+WEB = "globus-compute-services"
+BOTH = (f"{WEB}.socket", f"{WEB}.service")
+
+
+def _systemctl(verb: str, *units: str) -> Fault:
+    def inject(stage: Stage, rng: random.Random) -> None:
+        stage.warm.services.run("systemctl", verb, *units)
+
+    return Fault(f"{verb} of {units[0].removesuffix('.socket')}", inject)
+
+
+def _outage(name: str, patience: float, *units: str, soak_only: bool = False) -> Fault:
+    def inject(stage: Stage, rng: random.Random) -> None:
+        stage.warm.services.run("systemctl", "stop", *units)
+        time.sleep(rng.uniform(patience / 2, patience))
+
+    def heal(stage: Stage) -> None:
+        stage.warm.services.run("systemctl", "start", *units)
+
+    return Fault(name, inject, heal, soak_only=soak_only)
+
+
+def _kill(name: str, unit: str) -> Fault:
+    def inject(stage: Stage, rng: random.Random) -> None:
+        services = stage.warm.services
+        before = stage.warm.property(unit, "MainPID", services)
+        services.run("systemctl", "kill", "--signal=KILL", unit)
+        # RabbitMQ's unit does not restart by itself, the services' does.
+        services.run("systemctl", "start", unit)
+        until(lambda: stage.warm.property(unit, "MainPID", services) not in (before, "0", ""), 60)
+
+    return Fault(f"kill -9 of {name}", inject)
+
+
+def _cut(stage: Stage, rng: random.Random) -> None:
+    stage.warm.services.run("rabbitmqctl", "-q", "close_all_connections", "cut by a test")
+
+
+def _network(stage: Stage) -> str:
+    assert stage.warm.host.link
+    return stage.warm.host.link.network
+
+
+def _drop(stage: Stage, rng: random.Random) -> None:
+    """Half-open: what was connected hears nothing more, not even that it was cut."""
+    # The laptop's stays whole: what the SDK does of a dead connection is not ours to try.
+    rule = f"ip saddr {LOGIN_NODE} ip daddr {BROKER} drop"
+    filter_network(_network(stage), RULES.replace("ct state", f"{rule}\n        ct state", 1))
+    time.sleep(rng.uniform(2, 10))
+
+
+def _let_through(stage: Stage) -> None:
+    filter_network(_network(stage), RULES)
+
+
+SERVICES_FAULTS = [
+    _systemctl("restart", RABBITMQ),
+    _systemctl("restart", f"{WEB}.service"),
+    _kill("RabbitMQ", RABBITMQ),
+    _kill("the web services", f"{WEB}.service"),
+    _outage("RabbitMQ away", 20, RABBITMQ, soak_only=True),
+    _outage("web services away", 10, *BOTH),
+    Fault("connections closed by RabbitMQ", _cut),
+    Fault("packets to RabbitMQ dropped", _drop, _let_through),
+]
