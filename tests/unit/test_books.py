@@ -74,6 +74,14 @@ def test_a_delivery_which_the_broker_calls_repeated_is_no_duplicate():
     assert balance(*GOOD, event("delivered", task="t", again=True)).closed
 
 
+def test_results_which_never_came_are_named():
+    books = Books()
+    books.enter([SUBMITTED, ACCEPTED, SUCCEEDED])
+    assert books.undelivered() == ["k"]
+    books.enter([DELIVERED])
+    assert books.undelivered() == []
+
+
 def test_failures_are_right_where_they_were_asked_for_or_are_explained():
     assert balance(ASKED, ACCEPTED, failed("ValueError: k was asked to fail")).closed
     told = failed("TaskInterrupted: it was killed by SIGKILL")

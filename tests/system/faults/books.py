@@ -35,7 +35,8 @@ class Account:
     submitted: float = 0.0
     ends: list[str] = field(default_factory=list)
     reason: str = ""
-    deliveries: int = 0
+    # How its result came by AMQP: whether the broker said that it may have come before.
+    deliveries: list[bool] = field(default_factory=list)
     executions: int = 0
 
     @property
@@ -78,8 +79,7 @@ class Books:
 
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
-        self._by_task: dict[str, Account] = {}
-        self._early: Counter[str] = Counter()  # deliveries of ids that were not told yet
+        self._deliveries: dict[str, list[bool]] = {}  # by task id; whether repeated
 
     def enter(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Enter a ledger's events."""
@@ -96,8 +96,7 @@ class Books:
                 account.submitted, account.deed = event["at"], event["deed"]
             case "accepted":
                 account.task = event["task"]
-                self._by_task[account.task] = account
-                account.deliveries += self._early.pop(account.task, 0)
+                account.deliveries = self._deliveries.setdefault(account.task, [])
             case "succeeded":
                 right = event["value"] == account.key
                 account.ends.append("succeeded" if right else "another's result")
@@ -111,12 +110,7 @@ class Books:
         return self._accounts.setdefault(key, Account(key))
 
     def _deliver(self, task: str, *, again: bool) -> None:
-        if again:  # the broker says that it may have come before
-            return
-        if task in self._by_task:
-            self._by_task[task].deliveries += 1
-        else:
-            self._early[task] += 1
+        self._deliveries.setdefault(task, []).append(again)
 
     def enter_executions(self, lines: Iterable[str]) -> None:
         """Enter lines of a user's record, each with a key first."""
@@ -141,10 +135,16 @@ class Books:
             ),
             unanswered=len(chosen) - len(accepted),
             lost=[each.key for each in accepted if not each.ends],
-            duplicated=[e.key for e in accepted if len(e.ends) > 1 or e.deliveries > 1],
+            duplicated=[
+                e.key for e in accepted if len(e.ends) > 1 or e.deliveries.count(False) > 1
+            ],
             run_twice=[each.key for each in chosen if each.executions > runs],
             wrong=[each.key for each in accepted if each.ends and not _right(each, explained)],
         )
+
+    def undelivered(self) -> list[str]:
+        """Tasks which have ended, and whose result never came by AMQP."""
+        return [each.key for each in self._accounts.values() if each.ends and not each.deliveries]
 
     def complaints(self, balance: Balance) -> list[str]:
         """Which tasks are why a balance is not closed."""

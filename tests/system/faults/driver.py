@@ -8,8 +8,8 @@ standard output. What becomes of each task goes to LEDGER, a JSON object a line:
 ``submitted``, ``accepted`` (the services have answered with an id), ``succeeded``, ``failed``,
 ``unanswered`` (the SDK gave up before it had an id) or ``delivered`` (a result came by AMQP).
 
-The SDK gives a future up where the network is away for long. The task is none the less accepted:
-then a new Executor takes the group of tasks over (``reload_tasks``), as its documentation says.
+The SDK gives futures up, or forgets them, where its connection to the broker was cut at the wrong
+moment. The task is none the less accepted: then the services are asked for its result.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 
 from globus_compute_common import messagepack
 from globus_compute_sdk import Client, Executor
-from globus_compute_sdk.errors import TaskExecutionFailed
+from globus_compute_sdk.errors import TaskExecutionFailed, TaskPending
 from globus_compute_sdk.sdk import executor as sdk_executor
 from globus_sdk import GlobusError
 
@@ -37,7 +37,9 @@ LENGTHS = ((0.0, 70), (0.5, 20), (1.0, 7), (3.0, 3))
 RAISING = 0.05  # of all tasks
 SWEEP = 0.1  # seconds between two looks at what the SDK has been answered
 MOST_OPEN = 100  # of one engine; an outage is not to pile up more
-REOPEN = 2.0  # seconds between attempts
+LATE = 10.0  # seconds after which the services are asked what became of a task
+ASK_AGAIN = 2.0  # seconds between two times
+ASK_FOR = 25  # tasks at a time
 
 
 def work(key: str, seconds: float, deed: str) -> str:
@@ -90,9 +92,8 @@ class Stream:
         self.open: dict[str, Future[Any]] = {}
         self._submitted: dict[str, float] = {}
         self._accepted: dict[str, str] = {}
-        self._orphans: dict[str, str] = {}  # task ids of futures which the SDK gave up, to keys
         self._executor = self._make()
-        self._tried = 0.0
+        self._asked = 0.0
         # When tasks which have succeeded were submitted, and when they ended.
         self.successes: deque[tuple[float, float]] = deque(maxlen=1000)
 
@@ -129,53 +130,62 @@ class Stream:
         return min(ends, default=None)
 
     def sweep(self) -> None:
-        """Write down what was accepted and what has ended; take over what the SDK gave up."""
+        """Write down what was accepted and what has ended; ask for what the SDK gave up."""
         with self._lock:
             for key, future in list(self.open.items()):
                 self._accept(key, future)
-                if future.done() and key not in self._orphans.values():
+                if future.done():
                     self._end(key, future)
-            needed = self._orphans or self._executor._stopped
-            if needed and time.monotonic() > self._tried + REOPEN:
-                self._tried = time.monotonic()
-                self._reopen()
+            if time.monotonic() > self._asked + ASK_AGAIN:
+                self._asked = time.monotonic()
+                self._replace()
+                self._ask()
 
     def _accept(self, key: str, future: Future[Any]) -> None:
         if key not in self._accepted and (task := getattr(future, "task_id", None)):
-            self._accepted[key] = task
+            self._accepted[key] = str(task)
             self._ledger.write("accepted", key=key, task=str(task))
 
     def _end(self, key: str, future: Future[Any]) -> None:
         error = CancelledError() if future.cancelled() else future.exception()
-        task = self._accepted.get(key)
         if error is None:
-            self.successes.append((self._submitted[key], time.time()))
-            self._ledger.write("succeeded", key=key, value=future.result())
+            self._succeed(key, future.result())
         elif isinstance(error, TaskExecutionFailed):
-            self._ledger.write("failed", key=key, reason=str(error))
-        elif task is None:
-            self._ledger.write("unanswered", key=key, reason=f"{type(error).__name__}: {error}")
-        else:
-            self._orphans[task] = key
-            return
-        del self.open[key]
-        self._submitted.pop(key)
+            self._close(key, "failed", reason=str(error))
+        elif key not in self._accepted:
+            self._close(key, "unanswered", reason=f"{type(error).__name__}: {error}")
 
-    def _reopen(self) -> None:
-        self._group = self._executor.task_group_id
+    def _succeed(self, key: str, value: Any) -> None:
+        self.successes.append((self._submitted[key], time.time()))
+        self._close(key, "succeeded", value=value)
+
+    def _close(self, key: str, event: str, **what: Any) -> None:
+        self._ledger.write(event, key=key, **what)
+        del self.open[key], self._submitted[key]
+        self._accepted.pop(key, None)
+
+    def _replace(self) -> None:
+        """Make an Executor where the last one has given up."""
         if self._executor._stopped:
+            self._group = self._executor.task_group_id
             self._executor = self._make()
-        if not self._orphans:
-            return
-        try:
-            found = {str(future.task_id): future for future in self._executor.reload_tasks()}
-        except GlobusError as error:
-            print(f"{self.name}: cannot reload yet: {error}", file=sys.stderr)
-            return
-        for task, key in list(self._orphans.items()):
-            if task in found:
-                self.open[key] = found[task]
-                del self._orphans[task]
+
+    def _ask(self) -> None:
+        """Ask the services for what should have come by now; at most some at a time."""
+        late = time.time() - LATE
+        keys = [key for key in self._accepted if self._submitted[key] < late]
+        for key in keys[:ASK_FOR]:
+            try:
+                value = self._client.get_result(self._accepted[key])
+            except TaskPending:
+                continue
+            except TaskExecutionFailed as error:
+                self._close(key, "failed", reason=str(error))
+            except GlobusError as error:
+                print(f"{self.name}: cannot ask: {error}", file=sys.stderr)
+                return
+            else:
+                self._succeed(key, value)
 
 
 class Driver:
