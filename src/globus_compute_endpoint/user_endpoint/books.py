@@ -57,11 +57,12 @@ class Books:
     jobs: JournalJobs
     marks: Path
 
-    async def close(self, *, left: int, in_order: bool, reason: str) -> None:
+    async def close(self, *, left: int, in_order: bool, reason: str, again: bool = False) -> None:
         """Close the journal, and remove what nobody needs any more.
 
         ``left``: how many tasks are in it; ``in_order``: whether the broker has agreed to the
-        connection's end, so that no task can be delivered again; ``reason``: why we end.
+        connection's end, so that no task can be delivered again; ``reason``: why we end;
+        ``again``: even without tasks here, there is another life to come.
         """
         end = reason if left else None
         self.thread.future(lambda journal: journal.note_end(end))
@@ -76,7 +77,8 @@ class Books:
             await in_thread(lambda: remove_marks(self.places.marks), _REMOVAL_TIMEOUT)
         except (OSError, TimeoutError) as error:  # the next life removes them
             log.warning("%s stays: %s", self.places.marks, error or "it does not answer")
-        unmark(self.places.state)
+        if not again:
+            unmark(self.places.state)
         # A job which could not be cancelled is for the next life to try.
         if in_order and jobs.exception() is None and not jobs.result():
             remove_journal(self.places.state)

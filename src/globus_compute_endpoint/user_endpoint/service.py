@@ -107,6 +107,7 @@ class UserEndpoint:
         self._control = control
         self._movements = 0
         self._problem: Problem | None = None
+        self._damage = False  # of the journal
         self._draining = asyncio.Event()
         self._stopping = asyncio.Event()
         self._end = "it ended"
@@ -153,6 +154,7 @@ class UserEndpoint:
                 left=self._ledger.outstanding,
                 in_order=self._tasks_connection.closed_in_order,
                 reason=self._end,
+                again=self._damage,
             )
         if self._problem is not None:
             raise self._problem
@@ -300,6 +302,7 @@ class UserEndpoint:
 
     def _damaged(self, error: Exception) -> None:
         """The next life of this endpoint carries over what can be read of the journal."""
+        self._damage = True
         self._failed(unusable(self._settings.state_directory / JOURNAL_FILE, error))
 
     def _handle(self, frame: Credentials | Drain | Stop) -> None:
