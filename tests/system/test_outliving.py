@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -65,12 +66,12 @@ EVENTS: dict[str, tuple[Callable[[WarmSite, int], None], str]] = {
 }
 
 
-@pytest.mark.parametrize("event", EVENTS)
-def test_all_twenty_end(warm: WarmSite, event: str) -> None:
-    befall, reason = EVENTS[event]
+def befallen(
+    warm: WarmSite, record: str, befall: Callable[[WarmSite, int], None]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The outcomes of twenty tasks between which something happens, and which of them have run."""
     person = warm.researcher("alice")
     pid = person.call(where, engine=THREADS)
-    record = f"/home/alice/{event.replace(' ', '-')}"
     command = person.command(*((work, (record, n)) for n in range(TASKS)), engine=THREADS)
 
     def done() -> list[str]:
@@ -79,16 +80,52 @@ def test_all_twenty_end(warm: WarmSite, event: str) -> None:
     with person.host.background(*command, environment=person.environment) as process:
         until(lambda: len(done()) >= 2, 40)
         befall(warm, pid)
-        said, _ = process.communicate(timeout=100)
-    outcomes = [json.loads(line) for line in said.splitlines()]
+        said, _ = process.communicate(timeout=50)  # the services' next start command takes longer
+    return [json.loads(line) for line in said.splitlines()], done()
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_all_twenty_end(warm: WarmSite, event: str) -> None:
+    befall, reason = EVENTS[event]
+    outcomes, runs = befallen(warm, f"/home/alice/{event.replace(' ', '-')}", befall)
     errors = [outcome["error"] for outcome in outcomes if "error" in outcome]
     assert len(outcomes) == TASKS
     assert len(errors) <= 2, "no more than had begun"
     for error in errors:
-        assert "TaskInterrupted" in error, error
+        assert "TaskInterrupted" in error
         assert reason in error
-    runs = done()
     assert len(runs) == len(set(runs)), "none ran twice"
     values = {outcome["value"] for outcome in outcomes if "value" in outcome}
     assert values <= {int(number) for number in runs}
     until(lambda: warm.property(warm.unit, "ActiveState") == "active", 60)
+
+
+def test_where_it_may_not_return_all_are_told_and_none_runs_later(warm: WarmSite) -> None:
+    path = f"/etc/globus-compute-endpoint/{warm.name}/identity_mapping.json"
+    before = warm.host.read(path)
+    taken = "took the new identity mapping"
+
+    def map_to_nobody(warm: WarmSite, pid: int) -> None:
+        count = len(said(taken))
+        warm.host.write(path, before.replace("example", "nowhere"))
+        until(lambda: len(said(taken)) > count)
+        warm.host.run("kill", "-KILL", str(pid))
+
+    def said(what: str) -> list[str]:
+        entries = warm.host.journal("-u", warm.unit)
+        return [entry["MESSAGE"] for entry in entries if what in entry["MESSAGE"]]
+
+    try:
+        outcomes, runs = befallen(warm, "/home/alice/refused", map_to_nobody)
+    finally:
+        warm.host.write(path, before)
+    errors = [outcome["error"] for outcome in outcomes if "error" in outcome]
+    assert len(outcomes) == TASKS
+    assert len(errors) >= TASKS - len(runs)
+    assert all("is mapped to a local user of this endpoint" in error for error in errors)
+    (line,) = said("is not started again")
+    assert "/var/lib/globus-compute-endpoint/users/" in line
+    until(lambda: len(said(taken)) >= 2)
+    # The next one takes charge of new tasks only.
+    assert warm.researcher("alice").call(where, engine=THREADS)
+    assert warm.host.read("/home/alice/refused").split() == runs

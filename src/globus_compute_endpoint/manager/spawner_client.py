@@ -130,7 +130,11 @@ class SpawnerClient:
             self._waiting.pop(request.number, None)
         if answer.problem:
             packets.Packet(b"", received).close()
-            raise Problem(*answer.problem)
+            # What failed the spawner itself, a user database which is away or a lack of processes,
+            # passes; what it refuses does not.
+            passes = answer.problem[0] == "SPAWNER_FAILED"
+            status = ExitStatus.TEMPORARY if passes else ExitStatus.INTERNAL
+            raise Problem(*answer.problem, status)
         return answer, received
 
     async def _connected(self) -> packets.PacketChannel:
