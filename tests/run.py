@@ -186,7 +186,7 @@ SUITES = [
     Suite("faults", "tests/system/faults", 5 * MINUTE, run_here),
     Suite("demo", "", 2 * MINUTE, run_commands(("demo",))),
 ]
-LONG = Suite("long", "tests/long", 4 * 60 * MINUTE, run_here)
+LONG = Suite("long", "tests/long", 60 * MINUTE, run_here)
 
 
 def has_tests(suite: Suite) -> bool:

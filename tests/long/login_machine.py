@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from system.machine import BOOT, Machine, machine_packages
+from system.machine import Machine, machine_packages
 from system.researcher import Researcher
 from system.site import Site, sdk_environment, three_machines
 
@@ -73,7 +73,7 @@ def login_machine(name: str) -> Iterator[LoginMachine]:
             endpoint = site.start_endpoint(ENDPOINT)
             people = [
                 Researcher(
-                    hosts.laptop, name, site.create_client(name), sdk, endpoint, patience=BOOT
+                    hosts.laptop, name, site.create_client(name), sdk, endpoint, patience=15 * 60
                 )
                 for name in ("alice", "bob")
             ]

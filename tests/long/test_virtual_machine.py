@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What test hosts cannot show: a home on a real NFS server, and a clock which is really set.
+"""What test hosts cannot show: a home on a real NFS server, a clock which is really set, and more.
 
 The login node is a virtual machine, in which all is 10 to 20 times slower than elsewhere.
 """
@@ -11,6 +11,7 @@ import pytest
 
 from long.login_machine import EXPORTED, WATCHDOG, lines, login_machine
 from support.waiting import until
+from system.site import ENDPOINT_MEMORY, MIB
 
 THREADS = "ThreadPoolEngine"
 PROCESSES = "ProcessPoolEngine"
@@ -101,3 +102,17 @@ def test_a_clock_which_is_set_stops_nothing(login, step):
     assert login.units() == units
     assert login.alice.call(who, engine=THREADS)
     assert not machine.journal("_PID=1", "--grep", "Watchdog timeout")
+
+
+def eat(mebibytes):
+    kept = [b"x" * (1 << 20) for _ in range(mebibytes)]
+    return len(kept)
+
+
+def test_a_memory_limit_is_named_with_control_groups_of_version_2_alone(login):
+    kind = login.machine.run("stat", "--file-system", "--format=%T", "/sys/fs/cgroup").stdout
+    assert kind == "cgroup2fs\n"
+    limit = ENDPOINT_MEMORY // MIB
+    error = login.bob.failure(eat, limit + 64, engine=THREADS)
+    assert f"ran out of memory: the limit of the user endpoint (MemoryMax={limit}M)" in error
+    assert login.bob.call(who, engine=THREADS)

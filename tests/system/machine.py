@@ -84,7 +84,7 @@ class Machine(Host):
         # Tries until the machine answers; the commands then share its connection.
         link = ("ssh", "-N", "-M", "-o", "ConnectTimeout=60", *_SSH, "root@127.0.0.1")
         self._start("machine-link", *link, properties=["Restart=always", "RestartSec=2"])
-        until(self._answers, BOOT)
+        self._await_answer()
         self.run("systemctl", "is-system-running", "--wait", check=False, timeout=BOOT)
 
     def down(self, *, keep_disk: bool = False, crash: bool = False) -> None:
@@ -173,6 +173,12 @@ class Machine(Host):
 
     def _is_on(self) -> bool:
         return not self.carrier.run("systemctl", "is-active", "machine", check=False).returncode
+
+    def _await_answer(self) -> None:
+        try:
+            until(self._answers, BOOT)
+        except AssertionError as error:
+            raise CommandFailed(1, ["boot"], self.console[-2000:], "no answer") from error
 
     def _answers(self) -> bool:
         if not self._is_on():
