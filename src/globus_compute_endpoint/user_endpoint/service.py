@@ -321,8 +321,8 @@ class UserEndpoint:
             self.stop("another instance has taken this endpoint over")
         elif self._hooks.renew is None:
             log.error(
-                "The broker refuses our credentials; results wait until a start command for us"
-                " brings fresh ones"
+                "The broker refuses our credentials, or still counts on a connection of ours which"
+                " is no more; we try again, and take what a start command brings"
             )
         else:
             try:
