@@ -274,17 +274,18 @@ def test_user_endpoints_outlive_a_kill_and_are_adopted(
     assert not psutil.pid_exists(pid)
 
 
-def test_one_that_dies_is_started_again_for_the_next_task(
-    site: Person, write: Callable[[str, str], None]
-):
+def test_one_that_dies_is_started_again(site: Person, write: Callable[[str, str], None]):
     endpoint_id = start(site)
     first = site.research(_ONE, endpoint_id)[0]
-    psutil.Process(first).kill()
+    psutil.Process(first).send_signal(signal.SIGTERM)  # within the grace period
+    second = only_one(site, first)
+    (directory,) = site.endpoints.glob("uep.*")
+    wait_for(lambda: log_of(site, directory.name).count("Taking tasks from") == 2)
+    psutil.Process(second).kill()
     wait_for(lambda: "it was killed by SIGKILL" in log_of(site))
-    second = site.research(_ONE, endpoint_id)[0]
-    assert second != first
-    psutil.Process(second).send_signal(signal.SIGTERM)  # within the grace period
-    wait_for(lambda: log_of(site).count("started user endpoint") == 3)
+    third = only_one(site, second)
+    assert site.research(_ONE, endpoint_id)[0] == third
+    assert log_of(site).count("started user endpoint") == 3
 
 
 def only_one(site: Person, but: int) -> int:
