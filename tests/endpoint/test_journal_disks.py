@@ -19,10 +19,10 @@ _VOLATILE = "journal: {allow_volatile: true}\n"
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk; in memory, since the kernel's loop devices are not ours."""
+    """A small disk, but larger than a write-ahead log becomes; in memory, which is at hand."""
     path = tmp_path / "disk"
     path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2M", "none", path], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24M", "none", path], check=True)
     yield path
     subprocess.run(["umount", "--lazy", path], check=True)
 

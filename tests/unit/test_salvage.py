@@ -23,7 +23,7 @@ from globus_compute_endpoint.worker import task as worker
 from support.tasks import packed_task
 
 _ENDPOINT = str(uuid4())
-_TASKS = 600
+_TASKS = 200
 
 
 def function(filler: str) -> str:

@@ -189,6 +189,8 @@ class Journal:
 
         ``probe``: write something even if there is nothing to write.
         """
+        if probe:  # the write-ahead log itself may be what fills the disk
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         with self._transaction():
             if probe:
                 note = ("probed", str(time.time_ns()))
