@@ -41,7 +41,7 @@ def make(directory: Path) -> dict[str, State]:
         if state >= State.SUBMITTED:
             batch.submit(seq, task_id)
         if state >= State.STARTED:
-            batch.start(seq, task_id)
+            batch.start(seq, task_id, 1)
         if state >= State.FINISHED:
             context = {"endpoint_id": _ENDPOINT}
             batch.finish(seq, task_id, worker.failure(task_id, "X", "y" * 3000, context))

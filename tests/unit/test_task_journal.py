@@ -178,7 +178,7 @@ def test_it_can_be_looked_at_while_it_is_in_use(tmp_path: Path):
     journal = open_journal(tmp_path)
     first, second = fill(journal, 2)
     batch = Batch()
-    batch.start(1, first)
+    batch.start(1, first, 2)
     journal.write(batch)
     shown = tasks_in(tmp_path, "received", "finished", 10)
     assert [(task.task_id, task.state, task.attempts) for task in shown] == [

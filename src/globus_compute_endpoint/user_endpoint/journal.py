@@ -76,7 +76,7 @@ FROM tasks WHERE state = 4 AND (confirmed < ? OR seq <= (
 ))
 """
 _SPARE = 1024  # pages which are kept for what comes, and given back at a time otherwise
-_AT_ONCE = 1000  # rows of a statement
+_AT_ONCE = (64, 32, 16, 8, 4, 2, 1)  # rows of a statement: few kinds, so that SQLite knows them
 
 Row = tuple[int, str, int, int | None, int | None, int | None, int | None, int | None, int | None,
             str | None, str | None]  # fmt: skip
@@ -122,18 +122,17 @@ class Batch:
             (seq, task_id, State.SUBMITTED, None, now, None, None, None, None, past, None)
         )
 
-    def start(self, seq: int, task_id: str) -> None:
-        """Note that it has begun."""
-        now = time.time_ns()
+    def start(self, seq: int, task_id: str, started: int) -> None:
+        """Note when it has begun, in ns since the epoch."""
         self.rows.append(
-            (seq, task_id, State.STARTED, None, None, now, None, None, None, None, None)
+            (seq, task_id, State.STARTED, None, None, started, None, None, None, None, None)
         )
 
-    def finish(self, seq: int, task_id: str, result: bytes) -> None:
-        """Add its result, in the place of its body."""
+    def finish(self, seq: int, task_id: str, result: bytes, started: int | None = None) -> None:
+        """Add its result, in the place of its body; ``started``: when it began, if not noted."""
         now, size = time.time_ns(), len(result)
         self.rows.append(
-            (seq, task_id, State.FINISHED, None, None, None, now, None, size, None, None)
+            (seq, task_id, State.FINISHED, None, None, started, now, None, size, None, None)
         )
         self.contents.append((seq, result))
 
@@ -196,9 +195,9 @@ class Journal:
                 note = ("probed", str(time.time_ns()))
                 self._database.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", note)
             for batch in batches:
-                self._in_rows(_WRITE_TASKS, _COLUMNS, batch.rows)
-                self._in_rows(_WRITE_CONTENTS, 2, batch.contents)
-                self._listed(_REMOVE_CONTENTS, batch.removed)
+                self._in_rows(_TASK_WRITERS, batch.rows)
+                self._in_rows(_CONTENT_WRITERS, batch.contents)
+                self._in_rows(_CONTENT_REMOVERS, [(seq,) for seq in batch.removed])
 
     def check(self) -> None:
         """Read it all, and raise DatabaseError where it is damaged."""
@@ -306,18 +305,15 @@ class Journal:
         """Close the file."""
         self._database.close()
 
-    def _in_rows(self, statement: str, width: int, rows: Sequence[tuple[Any, ...]]) -> None:
+    def _in_rows(self, writers: dict[int, str], rows: Sequence[tuple[Any, ...]]) -> None:
         # One statement for many rows: after each step of SQLite's, this thread has to wait for
         # the interpreter's lock.
-        for at in range(0, len(rows), _AT_ONCE):
-            some = rows[at : at + _AT_ONCE]
-            marks = ",".join([f"({_marks(width)})"] * len(some))
-            self._database.execute(statement.format(rows=marks), list(chain.from_iterable(some)))
-
-    def _listed(self, statement: str, values: Sequence[int]) -> None:
-        for at in range(0, len(values), _AT_ONCE):
-            some = values[at : at + _AT_ONCE]
-            self._database.execute(statement.format(rows=_marks(len(some))), some)
+        at = 0
+        for count, statement in writers.items():
+            while len(rows) - at >= count:
+                some = rows[at : at + count]
+                self._database.execute(statement, list(chain.from_iterable(some)))
+                at += count
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -342,6 +338,15 @@ def prepare(database: sqlite3.Connection) -> None:
 
 def _marks(count: int) -> str:
     return ",".join("?" * count)
+
+
+def _writers(statement: str, row: str) -> dict[int, str]:
+    return {count: statement.format(rows=",".join([row] * count)) for count in _AT_ONCE}
+
+
+_TASK_WRITERS = _writers(_WRITE_TASKS, f"({_marks(_COLUMNS)})")
+_CONTENT_WRITERS = _writers(_WRITE_CONTENTS, "(?,?)")
+_CONTENT_REMOVERS = _writers(_REMOVE_CONTENTS, "?")
 
 
 def _packed(value: list[str] | dict[str, Any]) -> str | None:

@@ -59,7 +59,7 @@ def open_journal(directory: Path, name: str = JOURNAL_FILE) -> Journal:
             timeout=_BUSY_TIMEOUT,
             isolation_level=None,
             check_same_thread=False,
-            cached_statements=8,
+            cached_statements=32,
         )
         with contextlib.ExitStack() as undo:
             undo.callback(database.close)

@@ -56,13 +56,14 @@ class _Turn:
 
     arrivals: Batch = field(default_factory=Batch)
     changes: Batch = field(default_factory=Batch)
+    begun: dict[Entry, int] = field(default_factory=dict)  # and when; ns since the epoch
     deliveries: list[Delivery] = field(default_factory=list)
     arrived: list[tuple[Entry, TaskRequest | None]] = field(default_factory=list)
     results: list[tuple[Entry, bytes]] = field(default_factory=list)
     urgent: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.arrivals or self.changes or self.deliveries)
+        return bool(self.arrivals or self.changes or self.begun or self.deliveries)
 
 
 class Ledger:
@@ -149,7 +150,7 @@ class Ledger:
         """A task has begun."""
         entry = self._open.get(task_id)
         if entry is not None and not entry.finished:
-            self._turn.changes.start(entry.seq, task_id)
+            self._turn.begun[entry] = time.time_ns()
             self._write_at_leisure()
 
     def lost(self, task_id: str, reason: str) -> None:
@@ -158,6 +159,7 @@ class Ledger:
         if entry is not None and not entry.finished:
             history = (*self._histories.get(task_id, ()), reason)
             self._histories[task_id] = history
+            self._turn.begun.pop(entry, None)
             self._turn.changes.submit(entry.seq, task_id, history)
             self._write_soon()
 
@@ -169,7 +171,7 @@ class Ledger:
         self._engine.remove(entry.size)
         self._size += len(result) - entry.size
         entry.size, entry.finished = len(result), True
-        self._turn.changes.finish(entry.seq, task_id, result)
+        self._turn.changes.finish(entry.seq, task_id, result, self._turn.begun.pop(entry, None))
         if self.trouble is None:
             self._turn.results.append((entry, result))
             self._write_soon()
@@ -252,6 +254,8 @@ class Ledger:
             return
         turn, self._turn = self._turn, _Turn()
         self._writing = True
+        for entry, started in turn.begun.items():
+            turn.changes.start(entry.seq, entry.task_id, started)
         if turn.arrivals or turn.changes or self.trouble is not None:
             probe = self.trouble is not None
             self._thread.ask(
@@ -305,7 +309,7 @@ class Ledger:
         self.trouble = str(error)
         self._check_limits()
         self._give_up(self._turn)
-        self._turn = _Turn(changes=self._turn.changes)
+        self._turn = _Turn(changes=self._turn.changes, begun=self._turn.begun)
         self._plan(asyncio.get_running_loop().call_later(self._backoff.next(), self._write))
 
     def _give_up(self, turn: _Turn) -> None:
