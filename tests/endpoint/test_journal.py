@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,11 +13,15 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import pytest
 
 from endpoint.harness import AMQP_URL, Harness
-from globus_compute_endpoint.host.paths import JOURNAL_FILE, holds_work
+from globus_compute_endpoint.engines.base import TaskRequest
+from globus_compute_endpoint.host.paths import JOURNAL_FILE, holds_work, state_directory
+from globus_compute_endpoint.user_endpoint.journal import Batch, State
+from globus_compute_endpoint.user_endpoint.journal_files import open_journal
 from support.tasks import value_of
 
 pytestmark = pytest.mark.timeout(90)
@@ -179,3 +184,38 @@ def test_a_flood_is_bounded_and_all_is_done(harness: Harness):
     harness.tell({"type": "drain"})
     assert harness.exit_status() == 0
     assert not (harness.directory / JOURNAL_FILE).exists()
+
+
+def test_root_has_a_journal_read_by_its_owner(tmp_path: Path):
+    """What a user may have put in its place, a link to a file of root's, is not even opened."""
+    endpoint_id, nobody = str(uuid4()), 65534
+    directory = state_directory(nobody, UUID(endpoint_id))
+    directory.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700)
+    journal, batch = open_journal(directory), Batch()
+    batch.receive(1, TaskRequest(str(uuid4()), b"body", 1), State.RECEIVED)
+    journal.write(batch)
+    journal.close()
+    for path in (directory, directory / JOURNAL_FILE):
+        os.chown(path, nobody, nobody)
+    command = [sys.executable, "-m", "globus_compute_endpoint", "tasks", endpoint_id]
+    source = str(Path(__file__).parents[2] / "src")
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": source}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=60, env=environment, check=False
+        )
+
+    try:
+        assert "received" in run().stdout
+        (directory / JOURNAL_FILE).unlink()
+        secret = tmp_path / "secret"
+        open_journal(tmp_path).close()
+        (tmp_path / JOURNAL_FILE).rename(secret)
+        (directory / JOURNAL_FILE).symlink_to(secret)
+        refused = run()
+        assert refused.returncode == 65
+        assert "cannot be read" in refused.stderr
+    finally:
+        shutil.rmtree(directory)

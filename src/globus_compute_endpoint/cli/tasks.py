@@ -75,11 +75,21 @@ def tasks(  # noqa: PLR0917  (click passes them by name)
     first = cast(StateName, state or "received")
     last = cast(StateName, state or ("confirmed" if everything else "finished"))
     found: list[tuple[str, TaskRow]] = []
+    problems: list[Problem] = []
     for kept in _asked_for(name, system=obj["config_dir"] is None):
-        found += [(kept.names[0], task) for task in _read(kept, first, last, limit)]
+        try:
+            found += [(kept.names[0], task) for task in _read(kept, first, last, limit)]
+        except Problem as problem:
+            problems.append(problem)
     if as_json:
         print_json([{"endpoint": each, **task.model_dump(mode="json")} for each, task in found])
-        return
+    else:
+        _print(found)
+    if problems:
+        raise problems[0]
+
+
+def _print(found: list[tuple[str, TaskRow]]) -> None:
     print_table(
         ["Endpoint", "Task ID", "State", "Received", "Started", "Attempts", "Bytes"],
         [
@@ -172,7 +182,7 @@ def _read_as(kept: _Kept, first: StateName, last: StateName, limit: int) -> list
     except (subprocess.SubprocessError, ValidationError, OSError) as error:
         raise Problem(
             "JOURNAL_UNREADABLE",
-            f"the task journal in {kept.path} does not tell: {type(error).__name__}",
+            f"the task journal in {kept.path} cannot be read",
             f"look at it as its owner, uid {kept.uid}",
             ExitStatus.DATA,
         ) from error
