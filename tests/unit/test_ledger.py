@@ -104,7 +104,7 @@ def on_a_bench(
 ) -> list[tuple[str, Any]]:
     async def go() -> list[tuple[str, Any]]:
         bench = Bench(directory, **options)
-        bench.ledger.restore(Recovered([], [], (), 0))
+        bench.ledger.restore(Recovered([], [], 0))
         bench.ledger.release()
         await story(bench)
         await bench.thread.close(10)

@@ -109,6 +109,12 @@ class Engine(ABC):
         assert self._context is not None, "the engine was not started"
         return self._context
 
+    async def cancel_earlier(self, jobs: JobLog) -> None:
+        """Cancel the batch jobs of earlier lives, before :meth:`start`."""
+        if jobs.earlier:
+            numbers = ", ".join(jobs.earlier)
+            log.error("Batch jobs of an earlier engine are not cancelled: %s", numbers)
+
     async def start(self, context: EngineContext) -> None:
         """Make ready to take tasks.
 

@@ -20,7 +20,7 @@ from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 
 from globus_compute_endpoint.backoff import Backoff
 from globus_compute_endpoint.config.engines import GlobusComputeEngineConfig
-from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
+from globus_compute_endpoint.engines.base import Engine, EngineContext, JobLog, TaskRequest
 from globus_compute_endpoint.engines.batch_jobs import cancel_jobs, runs_batch_jobs
 from globus_compute_endpoint.engines.handoff import Handoff
 from globus_compute_endpoint.engines.htex import ExecutorLife
@@ -69,12 +69,38 @@ class GlobusComputeEngine(Engine):
         self._tasks: dict[str, TaskRequest] = {}  # all that are not delivered yet
         self._handoff: Handoff[Done] | None = None
 
+    async def cancel_earlier(self, jobs: JobLog) -> None:
+        """Cancel what earlier lives have left with the scheduler.
+
+        One which is away is asked again for a while, and by each later life.
+        """
+        if not self._remote:
+            await super().cancel_earlier(jobs)
+        elif jobs.earlier:
+            log.info("Cancelling %d batch jobs of an earlier life", len(jobs.earlier))
+            self._cancelling = asyncio.create_task(self._cancel_jobs(jobs), name="htex cancelling")
+            await asyncio.wait([self._cancelling], timeout=_CANCELLING_PATIENCE)
+            if not self._cancelling.done():
+                log.error("Going on; batch jobs of an earlier life are still to be cancelled")
+
+    async def _cancel_jobs(self, jobs: JobLog) -> None:
+        left = jobs.earlier
+        pause = Backoff(1.0, 60.0)
+        for _ in range(_CANCELLING_ATTEMPTS):
+            provider = self._make_executor().provider
+            cancel = partial(cancel_jobs, provider, left, jobs.forget)
+            with contextlib.suppress(TimeoutError):
+                left = await in_thread(cancel, _CLEANING_TIMEOUT)
+            if not left:
+                return
+            await asyncio.sleep(pause.next())
+        log.error("Batch jobs of an earlier life are not cancelled: %s", ", ".join(left))
+
     async def start(self, context: EngineContext) -> None:
         await super().start(context)
         self._handoff = Handoff(self._done)
         self._starts = Starts(context, self._tasks.__contains__)
         _find_parsl_on_path()
-        await self._cancel_earlier_jobs()
         try:
             await in_thread(self._remove_old_runs, _CLEANING_TIMEOUT)
             await self._start_life()
@@ -279,32 +305,6 @@ class GlobusComputeEngine(Engine):
         if again is not None and not self.paused:
             self.submit(again)
         self._note_busy()
-
-    async def _cancel_earlier_jobs(self) -> None:
-        """Cancel what an earlier life has left with the scheduler, before anything else runs.
-
-        A scheduler which is away is asked again for a while, and by each later life.
-        """
-        earlier = self.context.jobs.earlier
-        if not earlier:
-            return
-        log.info("Cancelling %d batch jobs of an earlier life", len(earlier))
-        self._cancelling = asyncio.create_task(self._cancel_jobs(earlier), name="htex cancelling")
-        await asyncio.wait([self._cancelling], timeout=_CANCELLING_PATIENCE)
-        if not self._cancelling.done():
-            log.error("Going on; batch jobs of an earlier life are still to be cancelled")
-
-    async def _cancel_jobs(self, left: tuple[str, ...]) -> None:
-        pause = Backoff(1.0, 60.0)
-        for _ in range(_CANCELLING_ATTEMPTS):
-            provider = self._make_executor().provider
-            cancel = partial(cancel_jobs, provider, left, self.context.jobs.forget)
-            with contextlib.suppress(TimeoutError):
-                left = await in_thread(cancel, _CLEANING_TIMEOUT)
-            if not left:
-                return
-            await asyncio.sleep(pause.next())
-        log.error("Batch jobs of an earlier life are not cancelled: %s", ", ".join(left))
 
     def _finish(self, task: TaskRequest, code: str, text: str) -> None:
         self._forget(task)

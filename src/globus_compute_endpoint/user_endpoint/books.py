@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from globus_compute_endpoint.engines.base import Engine
 from globus_compute_endpoint.engines.marks import open_marks, read_marks, remove_marks
 from globus_compute_endpoint.host.paths import JOURNAL_FILE
 from globus_compute_endpoint.host.patience import in_thread
@@ -85,11 +86,12 @@ class Books:
 
 
 async def open_books(
-    places: Places, endpoint_id: str, *, max_retries: int, interruption: str | None
+    places: Places, endpoint_id: str, engine: Engine, *, interruption: str | None
 ) -> Books:
     """Open the journal, and decide about what an earlier life has left in it.
 
-    ``interruption``: why that one ended, as far as our manager knows.
+    ``engine`` has yet to be started; ``interruption``: why that life ended, as far as our
+    manager knows.
 
     Raises:
         Problem: the journal cannot be used.
@@ -97,15 +99,18 @@ async def open_books(
     check_place(places.state, allow_volatile=places.allow_volatile)
     journal = open_sound(places.state, endpoint_id)
     mark(places.state)
-    begun = await _begun(places.marks)
     thread = JournalThread(journal)
-    earlier = Interruption(endpoint_id, interruption, begun, max_retries)
     try:
+        noted = await asyncio.wrap_future(thread.future(lambda journal: journal.jobs()))
+        jobs = JournalJobs(thread, noted)
+        await engine.cancel_earlier(jobs)  # first: as long as they run, they leave marks
+        begun = await _begun(places.marks)
+        earlier = Interruption(endpoint_id, interruption, begun, engine.max_retries)
         recovered = await asyncio.wrap_future(thread.future(partial(recover, earlier)))
     except sqlite3.Error as error:
         raise unusable(places.state / JOURNAL_FILE, error) from error
     marks = await _fresh_marks(places.marks)
-    return Books(places, thread, recovered, JournalJobs(thread, recovered.jobs), marks)
+    return Books(places, thread, recovered, jobs, marks)
 
 
 async def _begun(root: Path) -> frozenset[str] | None:

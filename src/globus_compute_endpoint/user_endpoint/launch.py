@@ -164,7 +164,7 @@ async def _run(settings: Settings, engine: Engine, control: Control, hooks: Hook
             settings.config.journal.allow_volatile,
         ),
         settings.endpoint_id,
-        max_retries=engine.max_retries,
+        engine,
         interruption=settings.interruption,
     )
     await UserEndpoint(settings, engine, books, control, hooks).run()

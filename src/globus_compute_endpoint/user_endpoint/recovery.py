@@ -36,7 +36,6 @@ class Recovered:
 
     open_tasks: list[OpenTask]
     done: list[str]
-    jobs: tuple[str, ...]
     last_seq: int
 
 
@@ -59,7 +58,7 @@ def recover(interruption: Interruption, journal: Journal) -> Recovered:
             finished,
             reason,
         )
-    return Recovered(tasks, journal.done(), journal.jobs(), journal.last_seq())
+    return Recovered(tasks, journal.done(), journal.last_seq())
 
 
 def _decide(task: OpenTask, interruption: Interruption, reason: str, batch: Batch) -> OpenTask:
