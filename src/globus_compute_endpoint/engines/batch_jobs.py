@@ -17,7 +17,7 @@ from parsl.providers.cluster_provider import ClusterProvider
 
 from globus_compute_endpoint.engines.base import JobLog
 
-__all__ = ["JobGate", "cancel_jobs", "correct_cancelling", "runs_batch_jobs"]
+__all__ = ["JobGate", "cancel_jobs", "correct_cancelling", "is_away", "runs_batch_jobs"]
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,17 @@ _GONE = re.compile(
     r"|no matching job|does not exist|not found|couldn't find",
     re.IGNORECASE,
 )
+# How they say, or Parsl says of them, that they cannot be reached now.
+_AWAY = re.compile(
+    r"unable to contact|cannot (connect|contact)|connection (refused|timed out|failure)"
+    r"|communication (error|failure)|socket timed out|timed out after|not responding",
+    re.IGNORECASE,
+)
+
+
+def is_away(message: str | None) -> bool:
+    """Return whether a block has failed only because the scheduler could not be reached."""
+    return bool(message and _AWAY.search(message))
 
 
 def runs_batch_jobs(provider: Any) -> bool:

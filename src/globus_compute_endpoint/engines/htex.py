@@ -20,7 +20,7 @@ from parsl.jobs.states import TERMINAL_STATES, JobState
 from parsl.jobs.strategy import Strategy
 
 from globus_compute_endpoint.engines.base import JobLog
-from globus_compute_endpoint.engines.batch_jobs import JobGate, runs_batch_jobs
+from globus_compute_endpoint.engines.batch_jobs import JobGate, is_away, runs_batch_jobs
 from globus_compute_endpoint.engines.htex_options import PromptLocalProvider
 from globus_compute_endpoint.host.patience import in_thread
 
@@ -193,7 +193,11 @@ class ExecutorLife:
     def _hopeless(self) -> str | None:
         """Say why no block can be had, if the last few have all failed."""
         blocks = sorted(self.executor.status_facade.items(), key=lambda item: int(item[0]))
-        ended = [status for _, status in blocks if status.state in TERMINAL_STATES]
+        ended = [
+            status
+            for _, status in blocks
+            if status.state in TERMINAL_STATES and not is_away(status.message)
+        ]
         last = ended[-_FAILED_BLOCKS:]
         # MISSING: it never connected. One that did was of use, however it ended.
         if len(last) < _FAILED_BLOCKS or any(each.state != JobState.MISSING for each in last):
