@@ -4,10 +4,18 @@
 from __future__ import annotations
 
 from system.faults.homes import HOME_FAULTS
+from system.faults.services import SERVICES_FAULTS
 from system.faults.stage import Fault
 from system.faults.units import UNIT_FAULTS
-from system.faults.user_endpoints import WORKER_FAULTS
+from system.faults.user_endpoints import USER_ENDPOINT_FAULTS, WORKER_FAULTS
+from system.faults.whole import WHOLE_FAULTS
 
-FAULTS: dict[str, Fault] = {
-    fault.name: fault for fault in (*UNIT_FAULTS, *WORKER_FAULTS, *HOME_FAULTS)
-}
+_ALL = (
+    *UNIT_FAULTS,
+    *USER_ENDPOINT_FAULTS,
+    *WORKER_FAULTS,
+    *SERVICES_FAULTS,
+    *WHOLE_FAULTS,
+    *HOME_FAULTS,
+)
+FAULTS: dict[str, Fault] = {fault.name: fault for fault in _ALL}

@@ -21,7 +21,7 @@ count = lambda what: store.execute(f"select count(*) from {what}").fetchone()[0]
 print(json.dumps({"open tasks": count("tasks where completed is null"), "outbox": count("outbox")}))
 """
 # Prints descriptors and resident KiB of a process.
-LEVEL = 'ls /proc/$0/fd | wc -l; sed -n "s/^VmRSS: *\\([0-9]*\\) kB/\\1/p" /proc/$0/status'
+LEVEL = "ls /proc/$0/fd | wc -l; awk '/^VmRSS:/ { print $2 }' /proc/$0/status"
 
 MOST_DESCRIPTORS = 10  # more than before
 MOST_MEMORY = 96 << 10  # KiB more than before

@@ -23,7 +23,7 @@ def _systemctl(verb: str, *units: str) -> Fault:
     return Fault(f"{verb} of {units[0].removesuffix('.socket')}", inject)
 
 
-def _outage(name: str, patience: float, *units: str, soak_only: bool = False) -> Fault:
+def _outage(name: str, patience: float, *units: str) -> Fault:
     def inject(stage: Stage, rng: random.Random) -> None:
         stage.warm.services.run("systemctl", "stop", *units)
         time.sleep(rng.uniform(patience / 2, patience))
@@ -31,7 +31,7 @@ def _outage(name: str, patience: float, *units: str, soak_only: bool = False) ->
     def heal(stage: Stage) -> None:
         stage.warm.services.run("systemctl", "start", *units)
 
-    return Fault(name, inject, heal, soak_only=soak_only)
+    return Fault(name, inject, heal)
 
 
 def _kill(name: str, unit: str) -> Fault:
@@ -68,12 +68,12 @@ def _let_through(stage: Stage) -> None:
 
 
 SERVICES_FAULTS = [
-    _systemctl("restart", RABBITMQ),
-    _systemctl("restart", f"{WEB}.service"),
-    _kill("RabbitMQ", RABBITMQ),
+    _systemctl("restart", RABBITMQ).only_in_soaks(),
+    _systemctl("restart", f"{WEB}.service").only_in_soaks(),
+    _kill("RabbitMQ", RABBITMQ).only_in_soaks(),
     _kill("the web services", f"{WEB}.service"),
-    _outage("RabbitMQ away", 20, RABBITMQ, soak_only=True),
-    _outage("web services away", 10, *BOTH),
+    _outage("RabbitMQ away", 20, RABBITMQ).only_in_soaks(),
+    _outage("web services away", 10, *BOTH).only_in_soaks(),
     Fault("connections closed by RabbitMQ", _cut),
     Fault("packets to RabbitMQ dropped", _drop, _let_through),
 ]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from system.conftest import LOCAL_USERS, WarmSite
 from system.faults.books import Balance, Books, row
@@ -92,6 +92,9 @@ class Fault:
     heal: Callable[[Stage], None] = lambda stage: None
     explains: Collection[str] = ()
     soak_only: bool = False
+
+    def only_in_soaks(self) -> Fault:
+        return replace(self, soak_only=True)
 
 
 @dataclass(frozen=True)

@@ -28,4 +28,7 @@ def _kill(part: str) -> Fault:
     return Fault(f"kill -9 of the {part}", inject)
 
 
-UNIT_FAULTS = [*(_restart(part) for part in PARTS), *(_kill(part) for part in PARTS)]
+UNIT_FAULTS = [
+    *(_restart(part).only_in_soaks() for part in PARTS),
+    *(_kill(part) for part in PARTS),
+]

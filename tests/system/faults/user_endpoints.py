@@ -83,15 +83,17 @@ def _misbehaving(name: str, engine: str, deed: str) -> Fault:
 USER_ENDPOINT_FAULTS = [
     *map(_kill_endpoint, ENGINES),
     Fault("kill -9 of an adopted one", _kill_adopted, explains=CUT_SHORT),
-    Fault("kill -9 of all and the manager", _kill_all, explains=CUT_SHORT),
+    Fault("kill -9 of all and the manager", _kill_all, explains=CUT_SHORT).only_in_soaks(),
     _misbehaving("a user endpoint out of memory", "ThreadPoolEngine", "hoard"),
 ]
 WORKER_FAULTS = [
     _kill_process("a pool's worker", "ProcessPoolEngine", "", last=True),
     _kill_process("an interchange", "GlobusComputeEngine", "interchange"),
-    _kill_process("an HTEX worker pool", "GlobusComputeEngine", "process_worker_pool"),
-    _kill_process("an HTEX worker", "GlobusComputeEngine", "spawn_main", last=True),
+    _kill_process(
+        "an HTEX worker pool", "GlobusComputeEngine", "process_worker_pool"
+    ).only_in_soaks(),
+    _kill_process("an HTEX worker", "GlobusComputeEngine", "spawn_main", last=True).only_in_soaks(),
     _misbehaving("poison for a process pool", "ProcessPoolEngine", "poison"),
-    _misbehaving("poison for HTEX", "GlobusComputeEngine", "poison"),
-    _misbehaving("a pool out of memory", "ProcessPoolEngine", "hoard"),
+    _misbehaving("poison for HTEX", "GlobusComputeEngine", "poison").only_in_soaks(),
+    _misbehaving("a pool out of memory", "ProcessPoolEngine", "hoard").only_in_soaks(),
 ]

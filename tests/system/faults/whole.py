@@ -56,14 +56,14 @@ def _hang(part: str) -> Fault:
         # WatchdogSec=30, and what systemd and the machine take.
         until(lambda: stage.warm.property(unit, "MainPID") not in (hung, "0", ""), 90)
 
-    return Fault(f"the {part} hangs", inject, soak_only=True)
+    return Fault(f"the {part} hangs", inject).only_in_soaks()
 
 
 WHOLE_FAULTS = [
     Fault("systemctl reload", _reload),
     Fault("package installed again", _reinstall),
     Fault("systemctl stop, then start", _stop, _start, explains=CUT_SHORT),
-    Fault("reboot of the login node", _reboot, explains=CUT_SHORT),
+    Fault("reboot of the login node", _reboot, explains=CUT_SHORT).only_in_soaks(),
     Fault("power loss of the login node", _power_loss, explains=CUT_SHORT),
     *map(_hang, PARTS),
 ]
