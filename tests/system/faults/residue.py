@@ -37,16 +37,6 @@ def _of_users(warm: WarmSite) -> Iterator[str]:
     listed = warm.host.run("ps", "-ww", "-o", "user=,pid=,args=", "-u", users, check=False).stdout
     yield from (f"process {line}" for line in listed.splitlines())
     yield from (f"scope {scope}" for scope in warm.scopes())
-    jobs = warm.host.run("sh", "-c", "! command -v squeue >/dev/null || squeue --noheader").stdout
-    yield from (f"batch job {line}" for line in jobs.splitlines())
-    names = ("find", "/dev/shm", "/run/lock", *_any_user())
-    found = warm.host.run(*names).stdout
-    yield from (f"file {line}" for line in found.splitlines())
-
-
-def _any_user() -> list[str]:
-    tests = [option for name in LOCAL_USERS for option in ("-o", "-user", name)]
-    return ["(", *tests[1:], ")"]
 
 
 def _of_endpoint(warm: WarmSite) -> Iterator[str]:
