@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from globus_compute_endpoint.amqp import Connection, Consumer, Delivery, Publisher, ResultQueueInfo
+from globus_compute_endpoint.amqp import Connection, Consumer, Delivery, Publisher
 from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
 from globus_compute_endpoint.amqp.renewal import Renewal
 from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
@@ -32,6 +32,7 @@ from globus_compute_endpoint.user_endpoint.control import (
 from globus_compute_endpoint.user_endpoint.heartbeat import Heartbeat, IdleWatch, who_we_are
 from globus_compute_endpoint.user_endpoint.journal_files import unusable
 from globus_compute_endpoint.user_endpoint.ledger import Ledger, Neighbours
+from globus_compute_endpoint.user_endpoint.links import Links
 from globus_compute_endpoint.user_endpoint.results import ResultPublisher
 from globus_compute_endpoint.worker import task as worker
 
@@ -139,7 +140,10 @@ class UserEndpoint:
         self._idle = IdleWatch(
             settings.config.idle_heartbeats_soft, settings.config.idle_heartbeats_hard
         )
-        self._plan_connections(queues)
+        self._links = Links(queues, self._connect, self._note_ready)
+        self._links.tasks.add(self._consumer)
+        self._links.results.add(self._result_channel)
+        self._links.heartbeats.add(self._heartbeat_channel)
 
     async def run(self) -> None:
         """Serve until told to stop, idle, or broken.
@@ -152,7 +156,7 @@ class UserEndpoint:
         finally:
             await self._books.close(
                 left=self._ledger.outstanding,
-                in_order=self._tasks_connection.closed_in_order,
+                in_order=self._links.tasks.closed_in_order,
                 reason=self._end,
                 again=self._damage,
             )
@@ -166,7 +170,7 @@ class UserEndpoint:
         await self._engine.start(self._engine_context())
         self._ledger.release()
         async with asyncio.TaskGroup() as group:
-            connections = self._connections()
+            connections = self._links.all()
             background = [group.create_task(each.run()) for each in connections]
             helping = [
                 group.create_task(self._heartbeat.run()),
@@ -283,7 +287,7 @@ class UserEndpoint:
         self._note_ready()
 
     def _note_ready(self) -> None:
-        if self._consumer.ready and self._publish_connection.is_up:
+        if self._consumer.ready and self._links.results.is_up:
             self._hooks.ready()
 
     def _beat(self) -> None:
@@ -336,31 +340,14 @@ class UserEndpoint:
     def _use(self, queues: UserEndpointQueues) -> None:
         self._result_channel.redirect(queues.result_queue_info.queue_publish_kwargs)
         self._heartbeat_channel.redirect(queues.heartbeat_queue_info.queue_publish_kwargs)
-        self._tasks_connection.replace_url(queues.task_queue_info.connection_url)
-        self._publish_connection.replace_url(queues.result_queue_info.connection_url)
-        if self._heartbeat_connection is not self._publish_connection:
-            self._heartbeat_connection.replace_url(queues.heartbeat_queue_info.connection_url)
+        self._links.use(queues)
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self.stop, f"{signal.Signals(number).name} received")
 
-    def _plan_connections(self, queues: UserEndpointQueues) -> None:
-        self._tasks_connection = self._connection("tasks", queues.task_queue_info.connection_url)
-        self._tasks_connection.add(self._consumer)
-        self._publish_connection = self._connection(
-            "results", queues.result_queue_info.connection_url, on_up=self._note_ready
-        )
-        self._publish_connection.add(self._result_channel)
-        self._heartbeat_connection = self._publish_connection
-        if not _same_broker(queues.result_queue_info, queues.heartbeat_queue_info):
-            self._heartbeat_connection = self._connection(
-                "heartbeats", queues.heartbeat_queue_info.connection_url
-            )
-        self._heartbeat_connection.add(self._heartbeat_channel)
-
-    def _connection(
+    def _connect(
         self, purpose: str, url: SecretStr, on_up: Callable[[], None] | None = None
     ) -> Connection:
         return Connection(
@@ -372,10 +359,6 @@ class UserEndpoint:
             on_up=on_up,
             on_down=self._renewal.judge,
         )
-
-    def _connections(self) -> list[Connection]:
-        every = [self._tasks_connection, self._publish_connection, self._heartbeat_connection]
-        return list(dict.fromkeys(every))
 
     def _engine_context(self) -> EngineContext:
         settings = self._settings
@@ -401,7 +384,3 @@ class UserEndpoint:
         if self._ledger.trouble is not None:
             state["journal_trouble"] = self._ledger.trouble
         return state
-
-
-def _same_broker(one: ResultQueueInfo, other: ResultQueueInfo) -> bool:
-    return one.connection_url == other.connection_url
