@@ -18,7 +18,9 @@ REASONS = (
     ("interrupted", re.compile(r"TaskInterrupted")),
     (
         "worker lost",
-        re.compile(r"WorkerLost|worker process .* was killed|interchange process has ended"),
+        re.compile(
+            r"WorkerLost|ManagerLost|worker process .* was killed|interchange process has ended"
+        ),
     ),
     ("endpoint failed", re.compile(r"user endpoint")),
 )
