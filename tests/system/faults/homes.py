@@ -32,6 +32,7 @@ class ServedHome:
         self.path = f"/home/{OWNER}"
         if host.run("id", OWNER, check=False).returncode != 0:
             host.add_user(OWNER)
+            host.run("find", self.path, "-mindepth", "1", "-delete")  # FUSE wants it empty
             host.run("install", "-d", "-o", OWNER, "-g", OWNER, f"/srv/{OWNER}")
             mount = ("bindfs", "-f", "--no-allow-other", f"/srv/{OWNER}", self.path)
             host.run("systemd-run", f"--uid={OWNER}", f"--unit={_SERVER}", *mount)
