@@ -238,6 +238,12 @@ class Driver:
         waiting = {key: stream for stream in self._streams for key in list(stream.open)}
         return self._wait(waiting, patience)
 
+    def knock(self, patience: float) -> dict[str, Any]:
+        """Submit once more to each engine, and wait: the SDK then listens for results again."""
+        for stream in self._streams:
+            stream.submit(0.0, "")
+        return self.settle(patience)
+
     def _wait(self, waiting: dict[str, Stream], patience: float) -> dict[str, Any]:
         deadline = time.monotonic() + patience
         while waiting and time.monotonic() < deadline:

@@ -60,6 +60,13 @@ class Load:
         """Wait until all that is open now has ended; the keys of what has not."""
         return [key for each in self._ask("settle", patience=patience) for key in each["open"]]
 
+    def knock(self, patience: float) -> None:
+        """Submit one task more in each stream, and wait for it.
+
+        An SDK whose watcher a fault has ended listens again only once something is submitted.
+        """
+        self._ask("knock", patience=patience)
+
     def recover(self, since: float, patience: float) -> float | None:
         """Wait until what was submitted after a moment succeeds in each stream.
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
+from support.waiting import until
 from system.conftest import LOCAL_USERS, WarmSite
 from system.faults.books import Balance, Books, row
 from system.faults.load import Load
@@ -70,11 +72,24 @@ class Stage:
     def come_to_rest(self) -> tuple[Balance, list[str]]:
         """Stop the load, then the endpoint: what came of the last tasks, and what is left over."""
         self.load.pause()
+        self.load.settle(PATIENCE)
+        self.load.knock(PATIENCE)
         balance = self.close_books()
+        self._wait_for_deliveries()
         grown = growth(self.before, measure(self.warm))
         self.warm.host.run("systemctl", "stop", self.warm.unit)
         results = [f"result of {key} which never came" for key in self.books.undelivered()]
         return balance, [*grown, *results, *residue(self.warm)]
+
+    def _wait_for_deliveries(self) -> None:
+        """What the services answered when asked is on its way by AMQP, too."""
+
+        def all_came() -> bool:
+            self.keep_books()
+            return not self.books.undelivered()
+
+        with contextlib.suppress(AssertionError):  # then it is told with what is left over
+            until(all_came, 30)
 
 
 @dataclass(frozen=True)
