@@ -18,6 +18,7 @@ from globus_compute_endpoint.host.paths import JOURNAL_FILE
 from globus_compute_endpoint.user_endpoint import journal_files
 from globus_compute_endpoint.user_endpoint.journal import Batch, State
 from globus_compute_endpoint.user_endpoint.journal_files import is_damage, mark, open_journal
+from globus_compute_endpoint.user_endpoint.recovery import Interruption, recover
 from globus_compute_endpoint.user_endpoint.salvage import open_sound, salvage, set_aside
 from globus_compute_endpoint.worker import task as worker
 from support.tasks import packed_task
@@ -174,4 +175,32 @@ def test_without_a_write_ahead_log(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     journal.note_job("4712")
     assert not Path(f"{tmp_path / JOURNAL_FILE}-wal").exists()
     assert len(journal.open_tasks()) == _TASKS * 4 // 5
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "ended"),
+    [
+        ("DELETE FROM contents WHERE seq = 1", "JournalDamaged"),
+        ("UPDATE tasks SET history = '[', state = 0 WHERE seq = 1", "TaskInterrupted"),
+        ("UPDATE tasks SET request = '{}', state = 0 WHERE seq = 1", "TaskInterrupted"),
+    ],
+)
+def test_what_sqlite_takes_for_sound_is_mended_too(tmp_path: Path, spoiled: str, ended: str):
+    journal = open_journal(tmp_path)
+    batch = Batch()
+    batch.receive(1, TaskRequest(*packed_task(function, "x"), 1), State.RECEIVED)
+    journal.write(batch)
+    journal._database.execute(spoiled)
+    with pytest.raises(sqlite3.DatabaseError):
+        journal.check()
+    journal.close()
+    mark(tmp_path)
+    journal = open_sound(tmp_path, _ENDPOINT)
+    recovered = recover(Interruption(_ENDPOINT, None, frozenset(), 0), journal)
+    ((_, content),) = journal.results([each.seq for each in recovered.open_tasks])
+    result = unpack(content)
+    assert isinstance(result, Result)
+    assert result.error_details is not None
+    assert result.error_details.code == ended
     journal.close()

@@ -58,12 +58,15 @@ class Books:
     jobs: JournalJobs
     marks: Path
 
-    async def close(self, *, left: int, in_order: bool, reason: str, again: bool = False) -> None:
+    async def close(
+        self, *, left: int, written: bool, in_order: bool, reason: str, again: bool = False
+    ) -> None:
         """Close the journal, and remove what nobody needs any more.
 
-        ``left``: how many tasks are in it; ``in_order``: whether the broker has agreed to the
-        connection's end, so that no task can be delivered again; ``reason``: why we end;
-        ``again``: even without tasks here, there is another life to come.
+        ``left``: how many tasks are in it; ``written``: whether it knows of all that was done;
+        ``in_order``: whether the broker has agreed to the connection's end, so that no task can be
+        delivered again; ``reason``: why we end; ``again``: even without tasks here, there is
+        another life to come.
         """
         end = reason if left else None
         self.thread.future(lambda journal: journal.note_end(end))
@@ -74,15 +77,19 @@ class Books:
         if left:
             log.info("%d tasks stay in the journal", left)
             return
+        # A job which could not be cancelled is for the next life to try.
+        if in_order and jobs.exception() is None and not jobs.result():
+            remove_journal(self.places.state)
+        elif not written:
+            # Tasks are in there which have been done: start marks keep them from being run again.
+            log.warning("The task journal lacks what became of some tasks, and is kept")
+            return
         try:
             await in_thread(lambda: remove_marks(self.places.marks), _REMOVAL_TIMEOUT)
         except (OSError, TimeoutError) as error:  # the next life removes them
             log.warning("%s stays: %s", self.places.marks, error or "it does not answer")
         if not again:
             unmark(self.places.state)
-        # A job which could not be cancelled is for the next life to try.
-        if in_order and jobs.exception() is None and not jobs.result():
-            remove_journal(self.places.state)
 
 
 async def open_books(
@@ -104,34 +111,38 @@ async def open_books(
         noted = await asyncio.wrap_future(thread.future(lambda journal: journal.jobs()))
         jobs = JournalJobs(thread, noted)
         await engine.cancel_earlier(jobs)  # first: as long as they run, they leave marks
+        marks = await _fresh_marks(places.marks)  # a start which fails here has counted nothing
         begun = await _begun(places.marks)
         earlier = Interruption(endpoint_id, interruption, begun, engine.max_retries)
         recovered = await asyncio.wrap_future(thread.future(partial(recover, earlier)))
     except sqlite3.Error as error:
         raise unusable(places.state / JOURNAL_FILE, error) from error
-    marks = await _fresh_marks(places.marks)
+    await _remove_earlier_marks(places.marks, keep=marks)
     return Books(places, thread, recovered, jobs, marks)
 
 
 async def _begun(root: Path) -> frozenset[str] | None:
     try:
         return await in_thread(lambda: read_marks(root), _MARKS_TIMEOUT)
-    except (OSError, TimeoutError) as error:
-        log.error("It cannot be told which tasks had begun: %s", error or f"{root} does not answer")
+    except TimeoutError as error:
+        raise does_not_answer(root, _MARKS_TIMEOUT) from error
+    except OSError as error:
+        log.error("It cannot be told which tasks had begun: %s", error)
         return None
 
 
 async def _fresh_marks(root: Path) -> Path:
-    """Make room for the marks of this life, and remove those of earlier ones."""
-
-    def make() -> Path:
-        made = open_marks(root)
-        remove_marks(root, keep=made)
-        return made
-
+    """Make room for the marks of this life."""
     try:
-        return await in_thread(make, _MARKS_TIMEOUT)
-    except OSError as error:  # of which TimeoutError is one
-        if isinstance(error, TimeoutError):
-            raise does_not_answer(root, _MARKS_TIMEOUT) from error
+        return await in_thread(lambda: open_marks(root), _MARKS_TIMEOUT)
+    except TimeoutError as error:
+        raise does_not_answer(root, _MARKS_TIMEOUT) from error
+    except OSError as error:
         raise cannot_write(root, error) from error
+
+
+async def _remove_earlier_marks(root: Path, *, keep: Path) -> None:
+    try:
+        await in_thread(lambda: remove_marks(root, keep=keep), _MARKS_TIMEOUT)
+    except (OSError, TimeoutError) as error:  # the next life counts them once more
+        log.warning("%s keeps marks of earlier lives: %s", root, error or "it does not answer")

@@ -7,7 +7,6 @@ when, is decided in :mod:`user_endpoint.ledger`.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -15,11 +14,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from globus_compute_endpoint.engines.base import TaskRequest
+from globus_compute_endpoint.user_endpoint.journal_rows import (
+    damage,
+    packed_history,
+    packed_request,
+    task_of,
+    unpacked_history,
+    unpacked_request,
+)
 
-__all__ = ["SCHEMA_VERSION", "Batch", "Journal", "OpenTask", "State", "prepare"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Batch",
+    "Journal",
+    "OpenTask",
+    "State",
+    "prepare",
+]
+
+Found = TypeVar("Found")
 
 SCHEMA_VERSION = 1
 
@@ -70,6 +86,9 @@ WHERE seq IN ({rows}) ORDER BY seq
 _READ_RESULTS = """
 SELECT task_id, content FROM tasks JOIN contents USING (seq) WHERE seq IN ({rows}) ORDER BY seq
 """
+_COUNT_WITHOUT_CONTENT = """
+SELECT count(*) FROM tasks WHERE state < 4 AND seq NOT IN (SELECT seq FROM contents)
+"""
 _OLD = """
 FROM tasks WHERE state = 4 AND (confirmed < ? OR seq <= (
     SELECT seq FROM tasks WHERE state = 4 ORDER BY seq DESC LIMIT 1 OFFSET ?
@@ -109,14 +128,14 @@ class Batch:
         self.rows.append(
             (
                 seq, task.task_id, state, task.received, submitted, None, None, None,
-                len(task.body), _packed(list(task.history)), _request(task),
+                len(task.body), packed_history(task.history), packed_request(task),
             )
         )  # fmt: skip
         self.contents.append((seq, task.body))
 
     def submit(self, seq: int, task_id: str, history: Sequence[str] | None = None) -> None:
         """Note that an engine has it; ``history`` where that is another now."""
-        past = None if history is None else _packed(list(history))
+        past = None if history is None else packed_history(history)
         now = time.time_ns()
         self.rows.append(
             (seq, task_id, State.SUBMITTED, None, now, None, None, None, None, past, None)
@@ -203,10 +222,13 @@ class Journal:
         """Read it all, and raise DatabaseError where it is damaged."""
         (found,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
-            # Said as SQLite itself does where it stumbles over that.
-            error = sqlite3.DatabaseError(str(found).replace("\n", " "))
-            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            raise error
+            raise damage(str(found).replace("\n", " "))
+        (missing,) = self._database.execute(_COUNT_WITHOUT_CONTENT).fetchone()
+        if missing:
+            raise damage(f"of {missing} tasks the content is missing")
+        self.open_tasks()
+        for (request,) in self._database.execute("SELECT request FROM tasks WHERE state < 4"):
+            unpacked_request(request)
 
     def open_tasks(self) -> list[OpenTask]:
         """Return all tasks which are not confirmed, in order of arrival."""
@@ -227,7 +249,7 @@ class Journal:
                 finished,
                 confirmed,
                 size,
-                tuple(json.loads(history)) if history else (),
+                unpacked_history(history),
             )
 
     def done(self) -> list[str]:
@@ -243,12 +265,12 @@ class Journal:
     def requests(self, seqs: Sequence[int]) -> list[TaskRequest]:
         """Return tasks to run, in order of arrival."""
         query = _READ_REQUESTS.format(rows=_marks(len(seqs)))
-        return [_task(*row) for row in self._database.execute(query, seqs)]
+        return _all_of(seqs, [task_of(*row) for row in self._database.execute(query, seqs)])
 
     def results(self, seqs: Sequence[int]) -> list[tuple[str, bytes]]:
         """Return task ids with their results, in order of arrival."""
         query = _READ_RESULTS.format(rows=_marks(len(seqs)))
-        return list(self._database.execute(query, seqs))
+        return _all_of(seqs, list(self._database.execute(query, seqs)))
 
     def forget_old(self, now: int) -> list[str]:
         """Forget those who are done for long, or are too many; return their ids.
@@ -336,6 +358,13 @@ def prepare(database: sqlite3.Connection) -> None:
         database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
 
 
+def _all_of(seqs: Sequence[int], found: list[Found]) -> list[Found]:
+    """Whoever asks for a content waits for it: none may be missing unsaid."""
+    if len(found) < len(seqs):
+        raise damage(f"of {len(seqs) - len(found)} tasks the content is missing")
+    return found
+
+
 def _marks(count: int) -> str:
     return ",".join("?" * count)
 
@@ -347,21 +376,3 @@ def _writers(statement: str, row: str) -> dict[int, str]:
 _TASK_WRITERS = _writers(_WRITE_TASKS, f"({_marks(_COLUMNS)})")
 _CONTENT_WRITERS = _writers(_WRITE_CONTENTS, "(?,?)")
 _CONTENT_REMOVERS = _writers(_REMOVE_CONTENTS, "?")
-
-
-def _packed(value: list[str] | dict[str, Any]) -> str | None:
-    return json.dumps(value) if value else None
-
-
-def _request(task: TaskRequest) -> str | None:
-    if not task.resource_specification and not task.result_serializers:
-        return None
-    return json.dumps([task.resource_specification, task.result_serializers])
-
-
-def _task(
-    task_id: str, body: bytes, received: int, request: str | None, history: str | None
-) -> TaskRequest:
-    specification, serializers = json.loads(request) if request else ({}, ())
-    past = tuple(json.loads(history)) if history else ()
-    return TaskRequest(task_id, body, received, specification, tuple(serializers), past)

@@ -196,9 +196,14 @@ class Ledger:
             now = time.time_ns()
             self._thread.ask(lambda journal: journal.forget_old(now), self._forgotten)
 
+    @property
+    def is_written(self) -> bool:
+        """Whether the journal knows all that we know."""
+        return self.trouble is None and not self._turn and not self._writing
+
     async def flush(self) -> None:
         """Wait until all is written, unless the journal is in trouble."""
-        while self.trouble is None and (self._turn or self._writing):
+        while self.trouble is None and not self.is_written:
             written = asyncio.get_running_loop().create_future()
             self._flushed.append(written)
             self._write_soon()

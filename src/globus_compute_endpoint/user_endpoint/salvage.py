@@ -33,6 +33,7 @@ from globus_compute_endpoint.user_endpoint.journal_files import (
     sync,
     unusable,
 )
+from globus_compute_endpoint.user_endpoint.journal_rows import unpacked_history, unpacked_request
 from globus_compute_endpoint.worker import task as worker
 
 __all__ = ["Salvaged", "open_sound", "salvage", "set_aside"]
@@ -248,9 +249,13 @@ class _Reader:
 
 
 def _is_sound(row: Row) -> bool:
-    _, task_id, state, *_ = row
-    with contextlib.suppress(ValueError, TypeError, AttributeError):
-        return str(UUID(task_id)) == task_id and state in iter(State)
+    _, task_id, state, received, *times, size, history, request = row
+    numbers = (size, *(each for each in times if each is not None))
+    with contextlib.suppress(ValueError, TypeError, AttributeError, sqlite3.DatabaseError):
+        unpacked_history(history)
+        unpacked_request(request)
+        named = str(UUID(task_id)) == task_id and state in iter(State)
+        return named and all(isinstance(each, int) for each in (received, *numbers))
     return False
 
 

@@ -156,6 +156,7 @@ class UserEndpoint:
         finally:
             await self._books.close(
                 left=self._ledger.outstanding,
+                written=self._ledger.is_written,
                 in_order=self._links.tasks.closed_in_order,
                 reason=self._end,
                 again=self._damage,
