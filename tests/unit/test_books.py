@@ -74,6 +74,11 @@ def test_a_delivery_which_the_broker_calls_repeated_is_no_duplicate():
     assert balance(*GOOD, event("delivered", task="t", again=True)).closed
 
 
+def test_who_was_killed_may_have_sent_a_result_twice_but_none_ends_twice():
+    assert balance(*GOOD, DELIVERED, explained=["sent again"]).closed
+    assert not balance(*GOOD, SUCCEEDED, explained=["sent again"]).closed
+
+
 def test_results_which_never_came_are_named():
     books = Books()
     books.enter([SUBMITTED, ACCEPTED, SUCCEEDED])

@@ -113,10 +113,13 @@ def on_a_bench(
     return asyncio.run(go())
 
 
-def what_is_left(directory: Path, max_retries: int = 0, begun: tuple[str, ...] = ()) -> Recovered:
+def what_is_left(
+    directory: Path, max_retries: int = 0, begun: tuple[str, ...] = (), *, given_up: bool = False
+) -> Recovered:
     journal = open_journal(directory)
+    past = Interruption(str(uuid4()), "it was killed", begun, max_retries, given_up)
     try:
-        return recover(Interruption(str(uuid4()), "it was killed", begun, max_retries), journal)
+        return recover(past, journal)
     finally:
         journal.close()
 
@@ -287,3 +290,21 @@ def test_idle_hard_ends_even_with_tasks_but_only_with_soft():
     assert "nothing moved" in str(watch.beat(5, 0))
     never = IdleWatch(soft=0, hard=1)
     assert [never.beat(0, 0) for _ in range(9)] == [None] * 9
+
+
+def test_of_one_which_was_given_up_each_task_gets_a_result_and_none_runs(tmp_path: Path):
+    begun, _ = tasks = ids(2)
+
+    async def story(bench: Bench) -> None:
+        bench.deliver(*tasks)
+        await bench.ledger.flush()
+        bench.ledger.started(begun)
+        await bench.ledger.flush()
+
+    on_a_bench(tmp_path, story)
+    left = what_is_left(tmp_path, max_retries=5, given_up=True)
+    assert [task.state for task in left.open_tasks] == [State.FINISHED, State.FINISHED]
+    journal = open_journal(tmp_path)
+    for _, result in journal.results([task.seq for task in left.open_tasks]):
+        assert b"UserEndpointGivenUp" in result
+    journal.close()

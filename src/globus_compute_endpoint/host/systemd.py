@@ -148,11 +148,12 @@ class ServiceManager:
         await self.stop_unit(name)
 
     async def set_properties(self, unit: str, properties: Properties) -> None:
-        """Set properties of a unit until the next boot."""
+        """Set properties of a unit until the next boot; not an error where it is gone."""
         try:
             await self._call("SetUnitProperties", "sba(sv)", (unit, True, properties))
         except DBusErrorResponse as error:
-            raise _failed(f"set limits of {unit}", error) from error
+            if not error.name.endswith(_GONE):
+                raise _failed(f"set limits of {unit}", error) from error
 
     async def unit_of(self, pid: int) -> str | None:
         """The unit that a process belongs to; None where it is gone or in none."""

@@ -75,7 +75,7 @@ def _explain(evidence: Evidence) -> tuple[str, str]:
             "submit shorter work, or ask for a longer time",
         )
     if status is not None and os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
+        name = _signal_name(os.WTERMSIG(status))
         return f"it was killed by {name}", "it may have reached its memory limit"
     if status is not None:
         hint = _ENDS_ITSELF
@@ -84,3 +84,11 @@ def _explain(evidence: Evidence) -> tuple[str, str]:
         return f"its process exited with status {os.waitstatus_to_exitcode(status)}", hint
     # adopted from an earlier manager: its parent, who would know, is gone
     return "its process ended", f"{_ENDS_ITSELF}; the journal may tell more"
+
+
+def _signal_name(number: int) -> str:
+    """Real-time signals have no names."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

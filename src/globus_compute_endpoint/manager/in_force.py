@@ -39,8 +39,8 @@ class InForce:
             self._watch.close()
             self._watch = None
 
-    async def reload(self) -> ManagerSettings:
-        """Take all files anew; returns the settings which were in force before.
+    async def reload(self) -> None:
+        """Take all files anew; the mapping file is yet to be watched, should it be another one.
 
         Raises:
             Problem: one of them is invalid; then nothing has changed.
@@ -52,10 +52,8 @@ class InForce:
         except Problem as problem:
             problem.hint = f"{problem.hint}; until then, what was in force stays so"
             raise
-        before, self.settings = self.settings, settings
+        self.settings = settings
         self.mapping.put(path, mappers)
-        self.watch()
-        return before
 
     def _mapping_path(self, settings: ManagerSettings) -> Path:
         path = settings.config.identity_mapping_config_path

@@ -20,12 +20,12 @@ __all__ = ["Past", "launch_document", "manager_part"]
 class Past:
     """What became of the earlier user endpoint of the same id.
 
-    ``interruption``: why it ended, if that was out of order. ``answered``: it was given up, and
+    ``interruption``: why it ended, if that was out of order. ``given_up``: it was given up, and
     the services have failed all tasks which it had.
     """
 
     interruption: str | None = None
-    answered: bool = False
+    given_up: bool = False
 
 
 def launch_document(
@@ -52,7 +52,7 @@ def launch_document(
         "debug": config.debug,
         "state_directory": str(state_directory) if state_directory else None,
         "interruption": past.interruption,
-        "answered": past.answered,
+        "given_up": past.given_up,
         **manager_part(settings, user, identity),
     }
     return json.dumps(ours).encode() + b"\n" + record.blob

@@ -16,6 +16,7 @@ from globus_compute_endpoint.host import journal, notify
 from globus_compute_endpoint.host.paths import EndpointPaths
 from globus_compute_endpoint.host.systemd import ServiceManager
 from globus_compute_endpoint.manager.adoption import adopt_user_endpoints
+from globus_compute_endpoint.manager.aftermath import as_problem
 from globus_compute_endpoint.manager.gateway_link import GatewayLink
 from globus_compute_endpoint.manager.in_force import InForce, is_seen_by_gateway
 from globus_compute_endpoint.manager.protocol import Failed, ProblemFields, Start, Status
@@ -55,12 +56,18 @@ def _log(in_force: InForce) -> None:
     journal.log_to_journal("globus-compute-endpoint", debug=in_force.settings.config.debug)
 
 
+def _half_done(problem: Problem) -> Problem:
+    text = f"the new configuration is in force for what is started now, but {problem.message}"
+    return Problem(problem.code, text, "mend that, and reload again", problem.exit_status)
+
+
 class _Service:
     """Ties link, supervisor and service manager together."""
 
     def __init__(self, paths: EndpointPaths, in_force: InForce) -> None:
         self._paths = paths
         self._in_force = in_force
+        self._carried_out = in_force.settings  # what limits and gateway are by
         self._over: asyncio.Future[Problem | None]
         self._supervisor: Supervisor
         self._link: GatewayLink
@@ -177,23 +184,24 @@ class _Service:
 
     async def _reload(self) -> tuple[str, ...]:
         """Take all files anew; Problem: they are refused, and the old ones stay in force."""
-        before = await self._in_force.reload()
-        after = self._in_force.settings
+        await self._in_force.reload()
+        before, after = self._carried_out, self._in_force.settings
+        self._supervisor.settings = after
+        _log(self._in_force)
         changed = ["the identity mapping"]
-        if before != after:
-            changed.append("configuration, templates and environment")
-            self._supervisor.settings = after
-            _log(self._in_force)
         try:
+            self._in_force.watch()
+            if before != after:
+                changed.append("configuration, templates and environment")
             if before.config.resource_control != after.config.resource_control:
                 changed.append("limits")
                 await self._hosting.apply_limits(self._supervisor.running)
             if is_seen_by_gateway(before, after):
                 # It registers anew, with what researchers see of the endpoint. It holds no task.
                 await self._systemd.restart_unit(self._paths.gateway_unit)
-        except Problem as problem:
-            problem.message = f"the new configuration is in force, but {problem.message}"
-            raise
+        except (Problem, OSError) as error:  # the next reload does again what came to nothing
+            raise _half_done(as_problem(error)) from error
+        self._carried_out = after
         log.info("reloaded: %s", ", ".join(changed))
         return tuple(changed)
 

@@ -140,7 +140,7 @@ class Supervisor:
         await _all_ended(endpoints, _STOP_TIMEOUT_S)
         await _try_all(endpoint.kill() for endpoint in endpoints if endpoint.is_alive())
         await _all_ended(endpoints, _KILL_TIMEOUT_S)
-        await asyncio.gather(*self._tasks)
+        await _try_all(_of(task) for task in self._tasks)
 
     def died(self, endpoint: UserEndpoint) -> None:
         """Clean up after a user endpoint whose process has ended."""
@@ -261,6 +261,10 @@ async def _try_all(calls: Iterable[Coroutine[Any, Any, None]]) -> None:
     for error in await asyncio.gather(*calls, return_exceptions=True):
         if error:
             log.error("could not end a user endpoint: %s", error)
+
+
+async def _of(task: asyncio.Task[None]) -> None:
+    await task
 
 
 async def _all_ended(endpoints: list[UserEndpoint], seconds: float) -> None:

@@ -14,6 +14,7 @@ from globus_compute_endpoint.manager.in_force import InForce
 from globus_compute_endpoint.manager.launching import Past
 from globus_compute_endpoint.manager.starts import StartRecord
 from globus_compute_endpoint.manager.user_endpoint import Host, slice_name, start_user_endpoint
+from globus_compute_endpoint.problem import Problem
 from globus_compute_endpoint.spawner.protocol import scope_name
 
 __all__ = ["SystemHosting"]
@@ -60,10 +61,22 @@ class SystemHosting:
         return str(state_directory(record.uid or 0, record.start.endpoint_id))
 
     async def apply_limits(self, running: Sequence[UserEndpoint]) -> None:
-        """Have the limits hold for user endpoints which run already. Raises Problem."""
+        """Have the limits hold for user endpoints which run already.
+
+        Raises Problem or OSError, the last one, once all have been tried.
+        """
         control, systemd = self._in_force.settings.config.resource_control, self._host.systemd
-        for uid in {endpoint.uid for endpoint in running}:
-            await systemd.set_properties(slice_name(uid), control.user.all_properties())
-        for endpoint in running:
-            scope = scope_name(endpoint.endpoint_id)
-            await systemd.set_properties(scope, control.endpoint.all_properties())
+        slices = {slice_name(endpoint.uid) for endpoint in running}
+        scopes = {scope_name(endpoint.endpoint_id) for endpoint in running}
+        wanted = {
+            **dict.fromkeys(slices, control.user.all_properties()),
+            **dict.fromkeys(scopes, control.endpoint.all_properties()),
+        }
+        failure = None
+        for unit, properties in wanted.items():
+            try:
+                await systemd.set_properties(unit, properties)
+            except (Problem, OSError) as error:
+                failure = error
+        if failure is not None:
+            raise failure

@@ -93,12 +93,17 @@ class Books:
 
 
 async def open_books(
-    places: Places, endpoint_id: str, engine: Engine, *, interruption: str | None
+    places: Places,
+    endpoint_id: str,
+    engine: Engine,
+    *,
+    interruption: str | None,
+    given_up: bool = False,
 ) -> Books:
     """Open the journal, and decide about what an earlier life has left in it.
 
     ``engine`` has yet to be started; ``interruption``: why that life ended, as far as our
-    manager knows.
+    manager knows; ``given_up``: none of its tasks is to run any more.
 
     Raises:
         Problem: the journal cannot be used.
@@ -113,7 +118,8 @@ async def open_books(
         await engine.cancel_earlier(jobs)  # first: as long as they run, they leave marks
         marks = await _fresh_marks(places.marks)  # a start which fails here has counted nothing
         begun = await _begun(places.marks)
-        earlier = Interruption(endpoint_id, interruption, begun, engine.max_retries)
+        retries = engine.max_retries
+        earlier = Interruption(endpoint_id, interruption, begun, retries, given_up=given_up)
         recovered = await asyncio.wrap_future(thread.future(partial(recover, earlier)))
     except sqlite3.Error as error:
         raise unusable(places.state / JOURNAL_FILE, error) from error

@@ -58,8 +58,8 @@ class LaunchDocument(Blueprint):
     """All that a user endpoint starts from.
 
     ``interruption``: why the one before it ended, as far as its manager knows, in words that go
-    on from "the user endpoint was cut short: ". ``answered``: its manager had given the one before
-    it up, and the services have failed all tasks which that had.
+    on from "the user endpoint was cut short: ". ``given_up``: its manager had given the one
+    before it up, and told the services to fail all tasks which that had, if it could.
     """
 
     endpoint_id: UUID
@@ -71,7 +71,7 @@ class LaunchDocument(Blueprint):
     debug: bool = False
     state_directory: Path | None = None
     interruption: str | None = None
-    answered: bool = False
+    given_up: bool = False
 
 
 def launch(
@@ -166,6 +166,7 @@ async def _run(settings: Settings, engine: Engine, control: Control, hooks: Hook
         settings.endpoint_id,
         engine,
         interruption=settings.interruption,
+        given_up=settings.given_up,
     )
     await UserEndpoint(settings, engine, books, control, hooks).run()
 
@@ -198,8 +199,6 @@ def _launch(document: LaunchDocument, control: Control) -> int:
         config = _config(document)
         log.info("Configured with %s", type(config.engine).__name__)
         state_directory = document.state_directory or directory.path
-        if document.answered:
-            close_open_tasks(state_directory)
         settings = Settings(
             endpoint_id=str(document.endpoint_id),
             name=document.name,
@@ -210,6 +209,7 @@ def _launch(document: LaunchDocument, control: Control) -> int:
             state_directory=state_directory,
             ca_certificates=document.ca_certificates,
             interruption=document.interruption,
+            given_up=document.given_up,
         )
         try:
             serve(settings, control)

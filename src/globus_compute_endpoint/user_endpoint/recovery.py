@@ -22,12 +22,15 @@ class Interruption:
 
     ``reason``: as far as its manager knows. ``begun``: ids of tasks which have left start marks;
     None where these cannot be read. ``max_retries``: how often a task is tried again.
+    ``given_up``: its manager has told the services to fail all its tasks. That may have reached
+    nobody, so each gets a result, which the services drop where they have one.
     """
 
     endpoint_id: str
     reason: str | None
     begun: Collection[str] | None
     max_retries: int
+    given_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,20 +65,27 @@ def recover(interruption: Interruption, journal: Journal) -> Recovered:
 
 
 def _decide(task: OpenTask, interruption: Interruption, reason: str, batch: Batch) -> OpenTask:
-    if task.state is State.FINISHED or not _has_begun(task, interruption.begun):
+    if task.state is State.FINISHED:
+        return task
+    if interruption.given_up:
+        return _finish(task, _given_up(task, interruption.endpoint_id), batch)
+    if not _has_begun(task, interruption.begun):
         return task
     history = (*task.history, lost_attempt(reason))
     if len(history) <= interruption.max_retries:
         batch.submit(task.seq, task.task_id, history)
         return replace(task, state=State.SUBMITTED, history=history)
-    result = _interrupted(task, interruption.endpoint_id, history)
-    batch.finish(task.seq, task.task_id, result)
     log.warning(
         "Task %s has failed: it had begun when the user endpoint ended (%s)",
         task.task_id,
         reason,
         extra={"GC_TASK_ID": task.task_id},
     )
+    return _finish(task, _interrupted(task, interruption.endpoint_id, history), batch)
+
+
+def _finish(task: OpenTask, result: bytes, batch: Batch) -> OpenTask:
+    batch.finish(task.seq, task.task_id, result)
     return replace(task, state=State.FINISHED, size=len(result))
 
 
@@ -93,3 +103,12 @@ def _interrupted(task: OpenTask, endpoint_id: str, history: tuple[str, ...]) -> 
     )
     context = {"endpoint_id": endpoint_id, "received": task.received}
     return worker.failure(task.task_id, "TaskInterrupted", text, context)
+
+
+def _given_up(task: OpenTask, endpoint_id: str) -> bytes:
+    text = (
+        "The user endpoint which had taken this task ended, and could not be started again."
+        " Submit the task again."
+    )
+    context = {"endpoint_id": endpoint_id, "received": task.received}
+    return worker.failure(task.task_id, "UserEndpointGivenUp", text, context)

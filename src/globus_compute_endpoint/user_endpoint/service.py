@@ -66,6 +66,7 @@ class Settings:
     state_directory: Path
     ca_certificates: str | None = None  # of the manager, beside what the configuration names
     interruption: str | None = None
+    given_up: bool = False
 
 
 @dataclass(frozen=True)

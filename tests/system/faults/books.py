@@ -25,6 +25,8 @@ REASONS = (
     ("endpoint failed", re.compile(r"user endpoint")),
 )
 OTHER = "other"
+# Who dies between the broker's confirm and a note of that sends a result twice; an SDK takes one.
+SENT_AGAIN = "sent again"
 
 
 @dataclass
@@ -39,6 +41,7 @@ class Account:
     reason: str = ""
     # How its result came by AMQP: whether the broker said that it may have come before.
     deliveries: list[bool] = field(default_factory=list)
+    may_come_again: bool = False
     executions: int = 0
 
     @property
@@ -129,6 +132,9 @@ class Books:
         """
         chosen = [each for each in self._accounts.values() if since <= each.submitted < until]
         accepted = [each for each in chosen if each.accepted]
+        if SENT_AGAIN in explained:
+            for each in accepted:
+                each.may_come_again = True
         return Balance(
             accepted=len(accepted),
             succeeded=sum(each.end == "succeeded" for each in accepted),
@@ -138,7 +144,9 @@ class Books:
             unanswered=len(chosen) - len(accepted),
             lost=[each.key for each in accepted if not each.ends],
             duplicated=[
-                e.key for e in accepted if len(e.ends) > 1 or e.deliveries.count(False) > 1
+                e.key
+                for e in accepted
+                if len(e.ends) > 1 or (e.deliveries.count(False) > 1 and not e.may_come_again)
             ],
             run_twice=[each.key for each in chosen if each.executions > runs],
             wrong=[each.key for each in accepted if each.ends and not _right(each, explained)],

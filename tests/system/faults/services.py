@@ -7,6 +7,7 @@ import random
 import time
 
 from support.waiting import until
+from system.faults.books import SENT_AGAIN
 from system.faults.stage import Fault, Stage
 from system.hosts import filter_network
 from system.network import BROKER, LOGIN_NODE, RULES
@@ -43,7 +44,7 @@ def _kill(name: str, unit: str) -> Fault:
         services.run("systemctl", "start", unit)
         until(lambda: stage.warm.property(unit, "MainPID", services) not in (before, "0", ""), 60)
 
-    return Fault(f"kill -9 of {name}", inject)
+    return Fault(f"kill -9 of {name}", inject, explains=(SENT_AGAIN,))
 
 
 def _cut(stage: Stage, rng: random.Random) -> None:

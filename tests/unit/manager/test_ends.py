@@ -14,6 +14,7 @@ KILLED, EXITED_3 = 9, 3 << 8
         (Evidence("running", KILLED), "it was killed by SIGKILL"),
         (Evidence("running", KILLED, memory="that one"), "it ran out of memory: that one"),
         (Evidence("running", None, "oom-kill"), "it ran out of memory"),
+        (Evidence("running", 40), "it was killed by signal 40"),
         (Evidence("running", EXITED_3), "its process exited with status 3"),
         (Evidence("running", None, "timeout"), "its time limit was reached (RuntimeMaxSec)"),
         (Evidence("running"), "its process ended"),

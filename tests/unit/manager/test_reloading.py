@@ -56,8 +56,8 @@ def test_new_files_take_the_place_of_the_old_ones(files: Path) -> None:
         rules = in_force(files)
         write_config(files, "max_user_endpoints: 7\n", "other.json")
         (files / "other.json").write_text(json.dumps(MAPPING))
-        before = await rules.reload()
-        rules.close()
+        before = rules.settings
+        await rules.reload()
         assert before.config.max_user_endpoints == 512
         assert rules.settings.config.max_user_endpoints == 7
         assert rules.mapping.path == files / "other.json"
