@@ -71,6 +71,7 @@ def test_jobs_of_a_killed_endpoint_are_cancelled_by_the_next(harness: Harness, t
     harness.wait_for(lambda: not slurm.jobs(), 10)
 
 
+@pytest.mark.long
 def test_a_job_which_nobody_has_noted_runs_nothing(
     harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -38,6 +38,7 @@ with Executor(endpoint_id=sys.argv[1]) as executor:
 
 
 @pytest.mark.timeout(150)
+@pytest.mark.long
 def test_tasks_connections_and_registration_bear_it(site: Person, tmp_path: Path):
     clock = Clock(tmp_path / "offset")
     site.configure("mine", "engine: {type: ThreadPoolEngine}\nheartbeat_period: 1\n")

@@ -24,6 +24,10 @@ _ENGINES = {
     "processes": "{type: ProcessPoolEngine, max_workers: 2}",
     "htex": "{type: GlobusComputeEngine, max_workers_per_node: 2}",
 }
+_EACH_ENGINE = [
+    "threads",
+    *(pytest.param(each, marks=pytest.mark.long) for each in ("processes", "htex")),
+]
 _FROZEN = 6.0  # seconds
 _SMALL = 1 << 20
 
@@ -104,7 +108,7 @@ def told(harness: Harness) -> str:
     )
 
 
-@pytest.mark.parametrize("engine", _ENGINES)
+@pytest.mark.parametrize("engine", _EACH_ENGINE)
 def test_nothing_is_lost_while_the_home_is_frozen(home: FrozenHome, state: str, engine: str):
     harness = Harness(home.path)
     try:
@@ -128,7 +132,7 @@ def test_nothing_is_lost_while_the_home_is_frozen(home: FrozenHome, state: str, 
         harness.close()
 
 
-@pytest.mark.parametrize("engine", ["processes", "htex"])
+@pytest.mark.parametrize("engine", _EACH_ENGINE[1:])
 def test_a_stop_does_not_wait_for_a_home_which_is_away(home: FrozenHome, state: str, engine: str):
     harness = Harness(home.path)
     try:
@@ -160,7 +164,7 @@ def test_a_start_waits_for_a_home_which_is_away(home: FrozenHome, state: str):
         harness.close()
 
 
-@pytest.mark.parametrize("engine", ["threads", "processes"])
+@pytest.mark.parametrize("engine", _EACH_ENGINE[:2])
 def test_tasks_run_in_a_full_home(full_home: Path, state: str, engine: str):
     harness = Harness(full_home)
     try:
@@ -176,7 +180,7 @@ def test_tasks_run_in_a_full_home(full_home: Path, state: str, engine: str):
         harness.close()
 
 
-@pytest.mark.parametrize("engine", _ENGINES)
+@pytest.mark.parametrize("engine", _EACH_ENGINE)
 def test_a_start_in_a_full_home_says_so(full_home: Path, state: str, engine: str):
     harness = Harness(full_home)
     try:

@@ -84,7 +84,14 @@ def befallen(
     return [json.loads(line) for line in said.splitlines()], done()
 
 
-@pytest.mark.parametrize("event", EVENTS)
+# The fault suite has these, too.
+LONG = ("killed", "killed with its spawner")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [pytest.param(event, marks=[pytest.mark.long] * (event in LONG)) for event in EVENTS],
+)
 def test_all_twenty_end(warm: WarmSite, event: str) -> None:
     befall, reason = EVENTS[event]
     outcomes, runs = befallen(warm, f"/home/alice/{event.replace(' ', '-')}", befall)

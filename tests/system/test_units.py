@@ -45,8 +45,17 @@ def disturb(warm, action):
     return before, during.get("value"), after
 
 
-@pytest.mark.parametrize("action", ["restart", "kill"])
-@pytest.mark.parametrize("unit", ["", "-gateway", "-spawner"])
+@pytest.mark.parametrize(
+    ("unit", "action"),
+    [
+        ("", "restart"),
+        ("", "kill"),
+        ("-spawner", "kill"),
+        pytest.param("-gateway", "restart", marks=pytest.mark.long),
+        pytest.param("-gateway", "kill", marks=pytest.mark.long),
+        pytest.param("-spawner", "restart", marks=pytest.mark.long),
+    ],
+)
 def test_user_endpoints_outlive_the_units(warm, unit, action):
     full = f"globus-compute-endpoint{unit}@{warm.name}.service"
     pids = main_pids(warm)
