@@ -15,7 +15,7 @@ from globus_compute_endpoint.engines.base import TaskRequest
 from globus_compute_endpoint.host.paths import JOURNAL_FILE, holds_work
 from globus_compute_endpoint.problem import Problem
 from globus_compute_endpoint.user_endpoint import journal as module
-from globus_compute_endpoint.user_endpoint.inspection import tasks_in
+from globus_compute_endpoint.user_endpoint.inspection import rows, tasks_in
 from globus_compute_endpoint.user_endpoint.journal import Batch, Journal, State
 from globus_compute_endpoint.user_endpoint.journal_files import (
     close_open_tasks,
@@ -190,3 +190,11 @@ def test_it_can_be_looked_at_while_it_is_in_use(tmp_path: Path):
     assert len(tasks_in(tmp_path, "received", "finished", 1)) == 1
     journal.close()
     assert tasks_in(tmp_path / "nowhere", "received", "finished", 10) == []
+
+
+def test_what_a_journals_owner_says_of_times_is_not_taken_for_granted():
+    row = {"task_id": str(uuid4()), "state": "started", "attempts": 1, "size": 2}
+    times = {"received": "2026-01-01T00:00:00Z", "started": None, "finished": None}
+    assert rows.validate_python([{**row, **times, "confirmed": None}])
+    with pytest.raises(ValueError, match="the year 1"):
+        rows.validate_python([{**row, **times, "confirmed": "0001-01-01T00:00:00Z"}])

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +24,7 @@ from globus_compute_endpoint.cli.endpoints import endpoint_named
 from globus_compute_endpoint.cli.output import print_json, print_table
 from globus_compute_endpoint.cli.profiles import user_directory
 from globus_compute_endpoint.endpoint_json import read_endpoint_id
+from globus_compute_endpoint.host.mounts import is_mount_point
 from globus_compute_endpoint.host.paths import (
     endpoint_paths,
     state_directories,
@@ -39,6 +43,7 @@ from globus_compute_endpoint.user_endpoint.inspection import (
 __all__ = ["tasks"]
 
 _TIMEOUT = 60.0
+_LONGEST = 64 << 20  # bytes that a journal's owner may say
 _UEP = re.compile(r"uep\.(?P<manager>[0-9a-f-]{36})\.(?P<own>[0-9a-f-]{36})")
 
 
@@ -157,6 +162,18 @@ def _read(kept: _Kept, first: StateName, last: StateName, limit: int) -> list[Ta
     return _read_as(kept, first, last, limit)
 
 
+@contextlib.contextmanager
+def _bounded(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End it with this, or after a while: its owner is the user, who could have it go on and on."""
+    timer = threading.Timer(_TIMEOUT, child.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        child.kill()
+
+
 def _read_as(kept: _Kept, first: StateName, last: StateName, limit: int) -> list[TaskRow]:
     """Have a process of the owner's read it: the file is what they have made of it.
 
@@ -165,20 +182,25 @@ def _read_as(kept: _Kept, first: StateName, last: StateName, limit: int) -> list
     command = [sys.executable, "-P", "-m", "globus_compute_endpoint", "_tasks", str(kept.path)]
     inherited = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
     try:
-        done = subprocess.run(
-            [*command, first, last, str(limit)],
-            user=kept.uid,
-            group=kept.path.lstat().st_gid,
-            extra_groups=[],
-            env=inherited,
-            cwd="/",
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_TIMEOUT,
-            check=False,
-        )
-        return rows.validate_json(done.stdout)
+        if is_mount_point(kept.path):  # whose server may never answer
+            raise OSError(errno.EXDEV, "something is mounted there")
+        with (
+            subprocess.Popen(
+                [*command, first, last, str(limit)],
+                user=kept.uid,
+                group=kept.path.lstat().st_gid,
+                extra_groups=[],
+                env=inherited,
+                cwd="/",
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            ) as child,
+            _bounded(child),
+        ):
+            assert child.stdout is not None
+            return rows.validate_json(child.stdout.read(_LONGEST))
     except (subprocess.SubprocessError, ValidationError, OSError) as error:
         raise Problem(
             "JOURNAL_UNREADABLE",

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from globus_compute_endpoint.host.paths import JOURNAL_FILE
 from globus_compute_endpoint.problem import ExitStatus, Problem
@@ -21,6 +21,17 @@ StateName = Literal["received", "submitted", "started", "finished", "confirmed"]
 STATES: tuple[StateName, ...] = ("received", "submitted", "started", "finished", "confirmed")
 
 _BUSY_TIMEOUT = 10.0
+_FIRST_YEAR, _LAST_YEAR = 1970, 2200
+
+
+def _plausible(time: datetime) -> datetime:
+    """What a user's journal says is not taken for granted: any year is not shown in any zone."""
+    if not _FIRST_YEAR <= time.year <= _LAST_YEAR:
+        raise ValueError(f"the year {time.year}")
+    return time
+
+
+_Time = Annotated[datetime, AfterValidator(_plausible)]
 
 
 class TaskRow(BaseModel):
@@ -30,10 +41,10 @@ class TaskRow(BaseModel):
 
     task_id: Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")]
     state: StateName
-    received: datetime
-    started: datetime | None
-    finished: datetime | None
-    confirmed: datetime | None
+    received: _Time
+    started: _Time | None
+    finished: _Time | None
+    confirmed: _Time | None
     attempts: int
     size: int
 

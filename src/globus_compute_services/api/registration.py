@@ -31,6 +31,8 @@ __all__ = ["register_endpoint", "update_endpoint"]
 
 log = logging.getLogger(__name__)
 
+_LONGEST_INSTANCE = 64  # characters
+
 
 async def register_endpoint(request: Request) -> Response:
     """``POST /v3/endpoints`` and ``POST /v2/endpoints``: a new endpoint."""
@@ -54,9 +56,8 @@ async def update_endpoint(request: Request) -> Response:
     _check_owner(caller, known)
     # What runs of each endpoint, as far as this process knows: a database which was restored from
     # a backup tells of instances that are no more.
-    instances: dict[UUID, Any] = request.app.state.instances
+    instances: dict[UUID, str] = request.app.state.instances
     await _check_not_running(parts, known, asked, instances.get(endpoint_id))
-    instances[endpoint_id] = asked.metadata.get("instance")
     async with parts.database.write() as session:
         endpoint = await find_endpoint(session, endpoint_id)
         _apply(endpoint, asked)
@@ -64,7 +65,18 @@ async def update_endpoint(request: Request) -> Response:
         endpoint.generation += 1
         # The first heartbeat is to count as coming online.
         endpoint.heartbeat_period = 0.0
+    if (instance := _instance(asked)) is not None:
+        instances[endpoint_id] = instance
+    else:
+        instances.pop(endpoint_id, None)
     return await _answer(parts, endpoint)
+
+
+def _instance(asked: EndpointRequest) -> str | None:
+    """Which life of an endpoint registers, as far as that says so."""
+    instance = asked.metadata.get("instance")
+    known = isinstance(instance, str) and 0 < len(instance) <= _LONGEST_INSTANCE
+    return instance if known else None
 
 
 def _check_owner(caller: Caller, endpoint: Endpoint) -> None:
@@ -84,7 +96,7 @@ def _check_owner(caller: Caller, endpoint: Endpoint) -> None:
 
 
 async def _check_not_running(
-    parts: Parts, endpoint: Endpoint, asked: EndpointRequest, latest: Any
+    parts: Parts, endpoint: Endpoint, asked: EndpointRequest, latest: str | None
 ) -> None:
     """Refuse a second instance, unless it starts on the same host.
 
@@ -94,12 +106,13 @@ async def _check_not_running(
     one which registered later, be that ``latest`` or one which consumes.
     """
     renewal = asked.metadata.get("renewal")
-    if renewal and latest not in (None, asked.metadata.get("instance")):
+    if renewal and latest not in (None, _instance(asked)):
         raise _runs_already(endpoint)
     if not await parts.accounts.is_consuming(endpoint):
         return
     same = "instance" if renewal else "hostname"
-    if asked.metadata.get(same) == endpoint.details.get(same):
+    told = asked.metadata.get(same)
+    if told == endpoint.details.get(same) and not (renewal and told is None):
         log.info("Closing the old connections of endpoint %s, which starts anew", endpoint.id)
         await parts.accounts.disconnect(endpoint.id)
         return

@@ -32,7 +32,7 @@ def online_for(endpoint: Endpoint) -> float:
 
     After the clock was set, also back, that is so until its next heartbeat.
     """
-    if endpoint.seen is None:
+    if endpoint.seen is None or endpoint.heartbeat_period <= 0:  # 0: it has said goodbye
         return 0.0
     silent = time.time() - endpoint.seen
     if silent < -_CLOCK_SLACK_S:
