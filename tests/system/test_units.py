@@ -109,11 +109,16 @@ def test_stop_ends_all_of_it_and_start_brings_it_back(warm):
     ("file", "content", "status"),
     [
         ("config.yaml", "multi_user: true\nunheard_of: 1\n", 78),
-        ("user_config_schema.json", '{"type": 3}', 78),
-        ("identity_mapping.json", "[{", 78),
+        pytest.param("user_config_schema.json", '{"type": 3}', 78, marks=pytest.mark.long),
+        pytest.param("identity_mapping.json", "[{", 78, marks=pytest.mark.long),
         ("identity_mapping.json", None, 77),
         ("gateway.env", "", 77),
-        ("gateway.env", "GLOBUS_COMPUTE_CLIENT_ID=x\nGLOBUS_COMPUTE_CLIENT_SECRET=y\n", 77),
+        pytest.param(
+            "gateway.env",
+            "GLOBUS_COMPUTE_CLIENT_ID=x\nGLOBUS_COMPUTE_CLIENT_SECRET=y\n",
+            77,
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_what_no_retry_mends_fails_the_unit_with_its_status(warm, file, content, status):
