@@ -185,11 +185,11 @@ SUITES = [
     Suite(
         "services",
         "tests/services",
-        9 * MINUTE,
+        8.5 * MINUTE,
         run_in_host("rabbitmq-server", "postgresql", peer=True),
     ),
     Suite("endpoint", "tests/endpoint", 8 * MINUTE, run_in_host("rabbitmq-server", peer=True)),
-    Suite("system", "tests/system", 11 * MINUTE, run_here),
+    Suite("system", "tests/system", 12 * MINUTE, run_here),
     Suite("faults", "tests/system/faults", 4.5 * MINUTE, run_here),
     Suite("demo", "", 1.5 * MINUTE, run_commands(("demo",))),
 ]

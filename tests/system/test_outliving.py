@@ -85,7 +85,7 @@ def befallen(
 
 
 # The fault suite has these, too.
-LONG = ("killed", "killed with its spawner")
+LONG = ("killed", "killed with its spawner", "adopted and killed", "stopped and started")
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,7 @@ def test_an_endpoint_which_the_services_do_not_know_fails_its_unit(warm):
         warm.host.run("systemctl", "restart", warm.unit)
 
 
+@pytest.mark.long
 def test_without_services_it_is_ready_in_the_end_and_says_what_it_waits_for(warm):
     warm.host.run("systemctl", "stop", warm.unit)
     warm.services.run("systemctl", "stop", *SERVICES_UNITS)
