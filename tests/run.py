@@ -190,7 +190,7 @@ SUITES = [
     ),
     Suite("endpoint", "tests/endpoint", 8 * MINUTE, run_in_host("rabbitmq-server", peer=True)),
     Suite("system", "tests/system", 12 * MINUTE, run_here),
-    Suite("faults", "tests/system/faults", 4.5 * MINUTE, run_here),
+    Suite("faults", "tests/system/faults", 5 * MINUTE, run_here),
     Suite("demo", "", 1.5 * MINUTE, run_commands(("demo",))),
 ]
 LONG_SUITES = [

@@ -30,5 +30,7 @@ def _kill(part: str) -> Fault:
 
 UNIT_FAULTS = [
     *(_restart(part).only_in_soaks() for part in PARTS),
-    *(_kill(part) for part in PARTS),
+    _kill("manager"),
+    _kill("gateway").only_in_soaks(),
+    _kill("spawner"),
 ]

@@ -61,7 +61,7 @@ def _hang(part: str) -> Fault:
 
 WHOLE_FAULTS = [
     Fault("systemctl reload", _reload),
-    Fault("package installed again", _reinstall),
+    Fault("package installed again", _reinstall).only_in_soaks(),  # see test_upgrade
     Fault("systemctl stop, then start", _stop, _start, explains=CUT_SHORT),
     Fault("reboot of the login node", _reboot, explains=CUT_SHORT).only_in_soaks(),
     Fault("power loss of the login node", _power_loss, explains=CUT_SHORT),
