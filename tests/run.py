@@ -176,9 +176,9 @@ def read_report(suite: Suite, status: int) -> Outcome:
     return outcome
 
 
-# All budgets together stay below 40 minutes.
+# All budgets together are about 40 minutes; what the suites need is well below.
 SUITES = [
-    Suite("lint", "", MINUTE / 2, run_commands(("ruff", "check"), ("ruff", "format", "--check"))),
+    Suite("lint", "", MINUTE / 4, run_commands(("ruff", "check"), ("ruff", "format", "--check"))),
     Suite("types", "", MINUTE / 2, run_commands(("mypy", "src", "tests"))),
     Suite("unit", "tests/unit", 90, run_here),
     Suite("engines", "tests/engines", 3 * MINUTE, run_in_host(user="researcher", peer=True)),
@@ -188,8 +188,8 @@ SUITES = [
         8.5 * MINUTE,
         run_in_host("rabbitmq-server", "postgresql", peer=True),
     ),
-    Suite("endpoint", "tests/endpoint", 8 * MINUTE, run_in_host("rabbitmq-server", peer=True)),
-    Suite("system", "tests/system", 12 * MINUTE, run_here),
+    Suite("endpoint", "tests/endpoint", 9 * MINUTE, run_in_host("rabbitmq-server", peer=True)),
+    Suite("system", "tests/system", 11.5 * MINUTE, run_here),
     Suite("faults", "tests/system/faults", 5 * MINUTE, run_here),
     Suite("demo", "", 1.5 * MINUTE, run_commands(("demo",))),
 ]

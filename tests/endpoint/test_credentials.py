@@ -128,6 +128,7 @@ def test_a_single_users_endpoint_registers_anew(
     assert site.status("mine") == "Running"
 
 
+@pytest.mark.long
 def test_of_two_instances_the_one_which_registered_last_goes_on(
     site: Person, client: dict[str, str], tmp_path: Path
 ):

@@ -149,6 +149,7 @@ def test_a_stop_does_not_wait_for_a_home_which_is_away(home: FrozenHome, state: 
         harness.close()
 
 
+@pytest.mark.long
 def test_a_start_waits_for_a_home_which_is_away(home: FrozenHome, state: str):
     harness = Harness(home.path)
     try:
