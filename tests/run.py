@@ -185,7 +185,7 @@ SUITES = [
     Suite(
         "services",
         "tests/services",
-        8.5 * MINUTE,
+        9.5 * MINUTE,
         run_in_host("rabbitmq-server", "postgresql", peer=True),
     ),
     Suite("endpoint", "tests/endpoint", 9 * MINUTE, run_in_host("rabbitmq-server", peer=True)),
@@ -200,6 +200,12 @@ LONG_SUITES = [
         "tests/endpoint",
         10 * MINUTE,
         only_long(run_in_host("rabbitmq-server", peer=True)),
+    ),
+    Suite(
+        "services-long",
+        "tests/services",
+        5 * MINUTE,
+        only_long(run_in_host("rabbitmq-server", "postgresql", peer=True)),
     ),
     Suite("system-long", "tests/system", 10 * MINUTE, only_long(run_here)),
 ]

@@ -33,7 +33,7 @@ def clock(services: Services, tmp_path: Path) -> Iterator[Clock]:
     services.start()
 
 
-@pytest.mark.parametrize("step", [HOUR, -HOUR])
+@pytest.mark.parametrize("step", [pytest.param(HOUR, marks=pytest.mark.long), -HOUR])
 def test_a_step_loses_nothing_and_is_over_with_the_next_heartbeat(
     clock: Clock, alice: Researcher, step: int
 ) -> None:

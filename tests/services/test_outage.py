@@ -4,6 +4,8 @@
 import subprocess
 from typing import Any
 
+import pytest
+
 from services.harness import Researcher, Services, echoing, payload, results_of, tasks_of, wait_for
 
 
@@ -26,6 +28,7 @@ def test_a_restart_of_the_broker(services: Services, alice: Researcher) -> None:
         assert set(results_of(alice, group, 2)) == recorded
 
 
+@pytest.mark.long
 def test_tasks_without_a_queue_need_no_broker(services: Services, alice: Researcher) -> None:
     registration = alice.register()
     function = alice.register_function()
