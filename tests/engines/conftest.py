@@ -46,6 +46,7 @@ class Bench:
         self.begun: list[str] = []
         self.lost: list[tuple[str, str]] = []
         self._results: dict[str, asyncio.Future[bytes]] = {}
+        self._news = asyncio.Event()
 
     def submit(self, function: Any, *args: Any, **more: Any) -> asyncio.Future[bytes]:
         task_id, body = packed_task(function, *args)
@@ -60,6 +61,17 @@ class Bench:
     async def error(self, function: Any, *args: Any, **more: Any) -> tuple[str, str]:
         packed = await asyncio.wait_for(self.submit(function, *args, **more), 60)
         return error_in(read_result(packed))
+
+    async def have_begun(self, count: int) -> None:
+        """Wait until so many tasks have begun."""
+        async with asyncio.timeout(40):
+            while len(self.begun) < count:
+                self._news.clear()
+                await self._news.wait()
+
+    def has_begun(self, task_id: str) -> None:
+        self.begun.append(task_id)
+        self._news.set()
 
     def delivered(self, task_id: str, packed: bytes) -> None:
         self._results.pop(task_id).set_result(packed)  # a second result is a KeyError
@@ -85,7 +97,7 @@ def started(tmp_path: Path) -> Started:
             bench.delivered,
             bench.problems.append,
             "test worker",
-            bench.begun.append,
+            bench.has_begun,
             lambda task_id, reason: bench.lost.append((task_id, reason)),
             open_marks(tmp_path / "marks"),
             NoJobs(),

@@ -13,6 +13,7 @@ from engines.conftest import Started
 from engines.test_pools import PROCESSES, THREADS, both, nap
 from globus_compute_endpoint.engines.marks import open_marks, read_marks, remove_marks
 from support.tasks import value_of
+from support.waiting import until
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
 
@@ -36,28 +37,43 @@ def length() -> int:
     return os.path.getsize("mine")
 
 
+def wait_for(gate: str) -> str:
+    import os
+    import time
+
+    while not os.path.exists(gate):
+        time.sleep(0.02)
+    return "open"
+
+
 @both
 async def test_tasks_which_wait_have_not_begun(
     started: Started, options: dict[str, Any], tmp_path: Path
 ):
+    gate = tmp_path / "gate"
     async with started(options) as bench:
-        futures = [bench.submit(nap, 0.3) for _ in range(5)]
-        await asyncio.sleep(0.15)
+        futures = [bench.submit(wait_for, str(gate)) for _ in range(5)]
+        await bench.have_begun(2)
         marks = read_marks(tmp_path / "marks")
         assert len(marks) == 2
         assert set(bench.begun) == marks
         assert bench.engine.busy == 2
+        gate.touch()
         await asyncio.gather(*futures)
         assert len(read_marks(tmp_path / "marks")) == len(bench.begun) == 5
 
 
 @both
-async def test_a_pause_lets_finish_what_has_begun(started: Started, options: dict[str, Any]):
+async def test_a_pause_lets_finish_what_has_begun(
+    started: Started, options: dict[str, Any], tmp_path: Path
+):
+    gate = tmp_path / "gate"
     async with started(options) as bench:
-        futures = [bench.submit(nap, 0.3) for _ in range(5)]
-        await asyncio.sleep(0.15)
+        futures = [bench.submit(wait_for, str(gate)) for _ in range(5)]
+        await bench.have_begun(2)
         bench.engine.pause()
-        await asyncio.wait_for(bench.engine.quiet(), 5)
+        gate.touch()
+        await asyncio.wait_for(bench.engine.quiet(), 20)
         assert [each.done() for each in futures] == [True, True, False, False, False]
         assert bench.engine.busy == 0
         assert bench.engine.status()["pending_tasks"] == 0
@@ -66,15 +82,19 @@ async def test_a_pause_lets_finish_what_has_begun(started: Started, options: dic
 async def test_a_shell_function_which_waits_for_a_process_has_not_begun(
     started: Started, tmp_path: Path
 ):
+    gate, marks = tmp_path / "gate", tmp_path / "marks"
     async with started(THREADS) as bench:
-        futures = [bench.submit(ShellFunction("sleep 1.5")) for _ in range(4)]
-        await asyncio.sleep(1)  # the processes for them are new
+        waits = ShellFunction(f"until [ -e {gate} ]; do sleep 0.05; done")
+        futures = [bench.submit(waits) for _ in range(4)]
+        await bench.have_begun(2)
+        # A thread marks each, and takes the mark back when it sees that it needs a process.
+        await asyncio.to_thread(until, lambda: read_marks(marks) == set(bench.begun))
         assert len(bench.begun) == 2
-        assert read_marks(tmp_path / "marks") == set(bench.begun)
         bench.engine.pause()
-        await asyncio.wait_for(bench.engine.quiet(), 5)
+        gate.touch()
+        await asyncio.wait_for(bench.engine.quiet(), 20)
         assert [each.done() for each in futures].count(True) == 2
-        assert len(read_marks(tmp_path / "marks")) == 2
+        assert len(read_marks(marks)) == 2
 
 
 async def test_marks_never_go_into_a_tasks_own_file(started: Started, tmp_path: Path):

@@ -4,7 +4,6 @@
 import asyncio
 import socket
 import ssl
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any
@@ -24,7 +23,7 @@ from globus_compute_services.connect.tunnel import Tunnel
 from globus_compute_services.problem import Problem
 from globus_compute_services.web_server import PromptProtocol, WebServer, listen
 
-LONGEST_IDLE_S = 1
+LONGEST_IDLE_S = 2
 PAUSE_S = 0.2
 PATIENCE_S = 20
 NOWHERE = "https://127.0.0.1:1"
@@ -80,11 +79,12 @@ SLOW_HEAD = tuple(GET[n : n + 1] for n in range(len(GET)))
 
 
 def test_a_connection_waits_for_a_request_only_so_long():
+    assert len(SLOW_HEAD) * PAUSE_S > 2 * LONGEST_IDLE_S
+
     async def try_one(port: int, sent: tuple[bytes, ...], answers: int) -> None:
-        began = time.monotonic()
+        # A slow head which came to its end would be answered too: no clock is needed.
         said = await all_that_comes(port, *sent)
         assert said.count(b"HTTP/1.1 200") == answers, sent
-        assert time.monotonic() - began < len(GET) * PAUSE_S * 0.8, sent
 
     async def run() -> None:
         async with serving(APP) as port, asyncio.TaskGroup() as group:
