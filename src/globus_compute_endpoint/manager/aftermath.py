@@ -123,7 +123,7 @@ class Aftermath:
             why = _NEVER_RAN + (end.reason or "it was stopped")
             self.give_up(record, Problem("USER_ENDPOINT_DIED", why, end.hint))
         else:
-            self._revival.plan(Return(record, end.reason))
+            self._revival.plan(Return(record, end.interruption))
 
     async def _bring_back(self, endpoint_id: UUID) -> None:
         async with self._lock(endpoint_id):

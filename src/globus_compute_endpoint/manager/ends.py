@@ -44,6 +44,11 @@ class End:
     hint: str = ""
 
     @property
+    def interruption(self) -> str | None:
+        """Why, and what to do about it: for the errors of tasks which it cut short."""
+        return f"{self.reason}; {self.hint}" if self.reason and self.hint else self.reason
+
+    @property
     def problem(self) -> ProblemFields | None:
         """What its user has not yet been told."""
         if self.clean or self.told:

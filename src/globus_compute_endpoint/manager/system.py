@@ -49,8 +49,7 @@ class SystemHosting:
         work, wait_status = await self._host.spawner.remains(record.uid, endpoint_id)
         if record.boot is not None and record.boot != await self.boot():
             return Remnant(work, HOST_RESTARTED)
-        reason = None if wait_status is None else judge(Evidence(wait_status=wait_status)).reason
-        return Remnant(work, reason)
+        return Remnant(work, judge(Evidence(wait_status=wait_status)).interruption)
 
     async def boot(self) -> str:
         """See :class:`Hosting`."""

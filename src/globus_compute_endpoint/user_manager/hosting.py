@@ -208,7 +208,7 @@ class OwnHosting:
                 exit_status=ExitStatus.TEMPORARY,
             ) from error
         restarted = record.boot is not None and record.boot != await self.boot()
-        return Remnant(work, HOST_RESTARTED if restarted else None)
+        return Remnant(work, HOST_RESTARTED if restarted else judge(Evidence()).interruption)
 
     async def boot(self) -> str:
         """See :class:`Hosting`."""

@@ -26,6 +26,8 @@ def test_an_end_out_of_order_has_a_reason(evidence: Evidence, reason: str) -> No
     assert end.reason == reason
     assert end.problem
     assert end.problem.message == f"the user endpoint has died: {reason}"
+    assert end.interruption
+    assert end.interruption.startswith(f"{reason}; ")
 
 
 @pytest.mark.parametrize("evidence", [Evidence("stopped"), Evidence("running", 0)])
@@ -33,7 +35,14 @@ def test_an_end_in_order_needs_none(evidence: Evidence) -> None:
     end = judge(evidence)
     assert end.clean
     assert end.reason is None
+    assert end.interruption is None
     assert end.problem is None
+
+
+def test_tasks_which_were_cut_short_learn_what_to_do_about_it() -> None:
+    interruption = judge(Evidence("running", EXITED_3)).interruption
+    assert interruption is not None
+    assert "status 3; a function which calls os._exit" in interruption
 
 
 def test_who_was_made_to_end_in_order_had_a_reason_too() -> None:
