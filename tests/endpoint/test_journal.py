@@ -151,6 +151,29 @@ def test_of_twenty_tasks_all_end_and_each_once(harness: Harness):
     assert not holds_work(harness.directory)
 
 
+def test_where_a_start_could_not_be_marked_nothing_runs_twice_after_a_kill(harness: Harness):
+    harness.start(TEMPLATE % 1)
+    marks = harness.directory / "start_marks"
+    harness.wait_for(lambda: marks.exists() and "Taking tasks" in harness.log)
+    shutil.rmtree(marks)
+    harness.result(harness.submit(note, str(harness.home / "unmarked"), 0))
+    harness.wait_for(lambda: "could not mark its start" in harness.log)
+    harness.submit(note, str(harness.home / "running"), 60)
+    harness.wait_for(lambda: count(harness, "running") == 1)
+    waiting = harness.submit(note, str(harness.home / "waiting"), 0)
+    harness.wait_for(lambda: f"Task {waiting} received" in harness.log)
+    harness.wait_for(lambda: harness.queued() == 0)
+    assert harness.process is not None
+    harness.process.kill()
+    harness.process.wait()
+    harness.start(TEMPLATE % 1)
+    details = harness.result(waiting).error_details
+    assert details is not None
+    assert details.code == "TaskInterrupted"
+    assert harness.result(harness.submit(note, str(harness.home / "later"), 0))
+    assert (count(harness, "running"), count(harness, "waiting")) == (1, 0)
+
+
 def test_an_acknowledgement_which_was_lost_runs_nothing_twice(harness: Harness, way: Cut):
     url = AMQP_URL.replace(":5672", f":{way.port}")
     harness.start(TEMPLATE % 2, amqp_creds=harness.credentials(url))

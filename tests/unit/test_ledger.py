@@ -17,9 +17,10 @@ from globus_compute_endpoint.engines.base import TaskRequest
 from globus_compute_endpoint.user_endpoint.heartbeat import IdleWatch
 from globus_compute_endpoint.user_endpoint.journal import Batch, Journal, State
 from globus_compute_endpoint.user_endpoint.journal_files import open_journal
-from globus_compute_endpoint.user_endpoint.journal_thread import JournalThread
+from globus_compute_endpoint.user_endpoint.journal_thread import JournalMarks, JournalThread
 from globus_compute_endpoint.user_endpoint.ledger import Ledger, Neighbours
 from globus_compute_endpoint.user_endpoint.recovery import Interruption, Recovered, recover
+from globus_compute_endpoint.worker import task as worker
 
 
 class Events:
@@ -272,6 +273,35 @@ def test_what_had_begun_has_failed_or_is_tried_again_and_the_rest_runs(tmp_path:
     assert b"TaskInterrupted" in results[told]
     assert b"tried 2 times" in results[told]
     assert results[finished] == b"result"
+
+
+def test_where_not_every_start_was_marked_the_next_life_alone_trusts_no_marks(tmp_path: Path):
+    unmarked, unseen, waiting = ids(3)
+
+    async def story(bench: Bench) -> None:
+        bench.deliver(unmarked, unseen)
+        await bench.ledger.flush()
+        packed = worker.failure(
+            unmarked, "X", "text", {"endpoint_id": unmarked, "unmarked": "/nowhere: No space"}
+        )
+        marks = JournalMarks(bench.thread)
+        marks.heed(b"result")
+        marks.heed(packed)
+        bench.ledger.store(unmarked, packed)
+        bench.ledger.hold()
+        bench.deliver(waiting)
+        await bench.ledger.flush()
+
+    on_a_bench(tmp_path, story, window=2)
+    first = what_is_left(tmp_path, max_retries=1)
+    assert [(each.task_id, each.state) for each in first.open_tasks] == [
+        (unmarked, State.FINISHED),
+        (unseen, State.SUBMITTED),
+        (waiting, State.RECEIVED),
+    ]
+    assert [len(each.history) for each in first.open_tasks] == [0, 1, 0]
+    later = what_is_left(tmp_path, max_retries=1)
+    assert [len(each.history) for each in later.open_tasks] == [0, 1, 0]
 
 
 def test_idle_soft_counts_from_the_last_movement():

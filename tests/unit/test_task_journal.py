@@ -170,8 +170,14 @@ def test_jobs_and_ends_are_remembered(tmp_path: Path):
     journal.close()
     journal = open_journal(tmp_path)
     assert (journal.jobs(), journal.last_end()) == (("17", "19"), "it was stopped")
-    journal.note_end(None)
+    assert not journal.are_marks_doubted()
+    journal.doubt_marks()
+    journal.note_end("it was stopped twice")
+    assert journal.last_end() == "it was stopped twice"
+    assert journal.are_marks_doubted()
+    journal.begin_life()
     assert journal.last_end() is None
+    assert not journal.are_marks_doubted()
     journal.close()
 
 

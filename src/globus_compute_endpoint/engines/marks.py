@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
-__all__ = ["MarksReader", "open_marks", "read_marks", "remove_marks"]
+__all__ = ["MarksReader", "is_unmarked", "open_marks", "read_marks", "remove_marks"]
 
 _WIDTH = 36  # characters of a task id
 _TAKEN_BACK = "-"
+_TAIL = 4096  # bytes; a result's details are at its end
 
 
 class MarksReader:
@@ -64,6 +65,11 @@ def open_marks(root: Path) -> Path:
     directory = root / uuid4().hex
     directory.mkdir(parents=True, mode=0o700)
     return directory
+
+
+def is_unmarked(packed: bytes) -> bool:
+    """Whether a packed result says that its worker could not mark the start of the task."""
+    return b'"start_mark"' in packed[-_TAIL:]
 
 
 def read_marks(directory: Path) -> frozenset[str]:

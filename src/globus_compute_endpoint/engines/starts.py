@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from globus_compute_endpoint.engines.base import EngineContext
-from globus_compute_endpoint.engines.marks import MarksReader
+from globus_compute_endpoint.engines.marks import MarksReader, is_unmarked
 from globus_compute_endpoint.host.patience import in_thread
 
 __all__ = ["Starts"]
@@ -17,7 +17,6 @@ log = logging.getLogger(__name__)
 
 _TIMEOUT = 10.0  # seconds for a file system which may be away
 _SPARED = 3  # times
-_TAIL = 4096  # bytes; a result's details are at its end
 
 
 class Starts:
@@ -70,6 +69,4 @@ class Starts:
 
     def check(self, packed: bytes) -> None:
         """Look whether the worker which made a result could mark its start."""
-        if self._reliable and b'"start_mark"' in packed[-_TAIL:]:
-            log.error("A worker could not mark its start: what is lost counts as an attempt")
-            self._reliable = False
+        self._reliable = self._reliable and not is_unmarked(packed)

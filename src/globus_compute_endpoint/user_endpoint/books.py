@@ -23,7 +23,11 @@ from globus_compute_endpoint.user_endpoint.journal_files import (
     unmark,
     unusable,
 )
-from globus_compute_endpoint.user_endpoint.journal_thread import JournalJobs, JournalThread
+from globus_compute_endpoint.user_endpoint.journal_thread import (
+    JournalJobs,
+    JournalMarks,
+    JournalThread,
+)
 from globus_compute_endpoint.user_endpoint.recovery import Interruption, Recovered, recover
 from globus_compute_endpoint.user_endpoint.salvage import open_sound
 
@@ -57,6 +61,7 @@ class Books:
     recovered: Recovered
     jobs: JournalJobs
     marks: Path
+    unmarked: JournalMarks
 
     async def close(
         self, *, left: int, written: bool, in_order: bool, reason: str, again: bool = False
@@ -68,8 +73,8 @@ class Books:
         delivered again; ``reason``: why we end; ``again``: even without tasks here, there is
         another life to come.
         """
-        end = reason if left else None
-        self.thread.future(lambda journal: journal.note_end(end))
+        if left:
+            self.thread.future(lambda journal: journal.note_end(reason))
         jobs = self.thread.future(lambda journal: journal.jobs())
         if not await self.thread.close(_CLOSE_TIMEOUT):
             log.error("The task journal cannot be closed: its disk does not answer")
@@ -124,7 +129,7 @@ async def open_books(
     except sqlite3.Error as error:
         raise unusable(places.state / JOURNAL_FILE, error) from error
     await _remove_earlier_marks(places.marks, keep=marks)
-    return Books(places, thread, recovered, jobs, marks)
+    return Books(places, thread, recovered, jobs, marks, JournalMarks(thread))
 
 
 async def _begun(root: Path) -> frozenset[str] | None:

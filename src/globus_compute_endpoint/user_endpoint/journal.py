@@ -310,22 +310,39 @@ class Journal:
         found = self._database.execute("SELECT job_id FROM jobs ORDER BY noted")
         return tuple(job_id for (job_id,) in found)
 
-    def note_end(self, reason: str | None) -> None:
-        """Note why this life ends, or that another has begun."""
-        with self._transaction():
-            self._database.execute("DELETE FROM notes WHERE name = 'end'")
-            if reason is not None:
-                self._database.execute("INSERT INTO notes VALUES ('end', ?)", (reason,))
+    def note_end(self, reason: str) -> None:
+        """Note why this life ends."""
+        self._note("end", reason)
 
     def last_end(self) -> str | None:
         """Return why the last life has ended, if it could tell."""
-        query = "SELECT value FROM notes WHERE name = 'end'"
-        row = self._database.execute(query).fetchone()
-        return None if row is None else str(row[0])
+        return self._noted("end")
+
+    def doubt_marks(self) -> None:
+        """Note that in this life not every start could be marked."""
+        self._note("unmarked", "")
+
+    def are_marks_doubted(self) -> bool:
+        """Return whether there were starts without a mark in the last life."""
+        return self._noted("unmarked") is not None
+
+    def begin_life(self) -> None:
+        """Forget what the last life has noted of itself."""
+        with self._transaction():
+            self._database.execute("DELETE FROM notes WHERE name IN ('end', 'unmarked')")
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+    def _note(self, name: str, value: str) -> None:
+        with self._transaction():
+            self._database.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))
+
+    def _noted(self, name: str) -> str | None:
+        query = "SELECT value FROM notes WHERE name = ?"
+        row = self._database.execute(query, (name,)).fetchone()
+        return None if row is None else str(row[0])
 
     def _in_rows(self, writers: dict[int, str], rows: Sequence[tuple[Any, ...]]) -> None:
         # One statement for many rows: after each step of SQLite's, this thread has to wait for

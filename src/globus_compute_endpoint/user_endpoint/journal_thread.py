@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,9 +14,12 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TypeVar
 
+from globus_compute_endpoint.engines.marks import is_unmarked
 from globus_compute_endpoint.user_endpoint.journal import Journal
 
-__all__ = ["JournalJobs", "JournalThread"]
+__all__ = ["JournalJobs", "JournalMarks", "JournalThread"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -85,6 +89,24 @@ class JournalJobs:
     def forget(self, job_id: str) -> None:
         """See :class:`JobLog`."""
         self._thread.future(lambda journal: journal.forget_job(job_id))
+
+
+class JournalMarks:
+    """Has the journal tell the next life where start marks are not to be relied on."""
+
+    def __init__(self, thread: JournalThread) -> None:
+        self._thread = thread
+        self._doubted = False
+
+    def heed(self, packed: bytes) -> None:
+        """Look whether the worker which made a result could mark its start."""
+        if not self._doubted and is_unmarked(packed):
+            log.error("A worker could not mark its start: what is lost counts as an attempt")
+            self._doubted = True
+            self._thread.ask(Journal.doubt_marks, self._noted)
+
+    def _noted(self, outcome: Exception | None) -> None:
+        self._doubted = outcome is None  # else the next such result tries again
 
 
 def _fulfil(future: Future[T], call: Callable[[Journal], T], journal: Journal) -> None:

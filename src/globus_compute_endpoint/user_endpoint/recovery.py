@@ -49,9 +49,12 @@ def recover(interruption: Interruption, journal: Journal) -> Recovered:
     """
     reason = journal.last_end() or interruption.reason or "its process ended unexpectedly"
     batch = Batch()
+    if journal.are_marks_doubted():
+        log.error("Workers could not mark every start: what waited may have begun")
+        interruption = replace(interruption, begun=None)
     tasks = [_decide(task, interruption, reason, batch) for task in journal.open_tasks()]
     journal.write(batch)
-    journal.note_end(None)
+    journal.begin_life()
     if tasks:
         finished = sum(task.state is State.FINISHED for task in tasks)
         log.warning(

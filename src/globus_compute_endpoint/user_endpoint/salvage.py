@@ -178,7 +178,7 @@ def _make_whole(damaged: Path) -> None:
 
 
 def _read_all(damaged: Path, new: sqlite3.Connection) -> tuple[dict[int, Row], set[int], set[int]]:
-    """Copy contents and jobs; return the tasks by number, whose contents there are, and gaps."""
+    """Copy all but tasks; return these by number, whose contents there are, and gaps."""
     tasks: dict[int, Row] = {}
     contents: set[int] = set()
 
@@ -199,6 +199,9 @@ def _read_all(damaged: Path, new: sqlite3.Connection) -> tuple[dict[int, Row], s
         with contextlib.suppress(sqlite3.DatabaseError):
             jobs = old.execute("SELECT job_id, noted FROM jobs").fetchall()
             new.executemany("INSERT OR REPLACE INTO jobs VALUES (?, ?)", jobs)
+        with contextlib.suppress(sqlite3.DatabaseError):
+            notes = old.execute("SELECT name, value FROM notes").fetchall()
+            new.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", notes)
     return tasks, contents, reader.unreadable
 
 

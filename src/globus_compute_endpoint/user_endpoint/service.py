@@ -277,6 +277,7 @@ class UserEndpoint:
             len(packed),
             extra={"GC_TASK_ID": task_id},
         )
+        self._books.unmarked.heed(packed)  # first: it is of the task's own life
         self._ledger.store(task_id, packed)
 
     def _confirmed(self, task_id: str) -> None:
