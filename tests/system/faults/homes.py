@@ -16,6 +16,14 @@ from system.hosts import Host
 
 OWNER = "carol"  # not one of those whose books are kept: root could not read the record
 _SERVER = "home-of-carol.service"
+_UNIT = """
+[Service]
+User={owner}
+ExecStart=bindfs -f --no-allow-other /srv/{owner} {home}
+
+[Install]
+WantedBy=multi-user.target
+"""  # a unit of its own, since the host may have been rebooted by another fault
 _FROZEN = 4.0  # seconds, besides what happens meanwhile
 _TASKS = 10
 
@@ -34,9 +42,9 @@ class ServedHome:
             host.add_user(OWNER)
             host.run("find", self.path, "-mindepth", "1", "-delete")  # FUSE wants it empty
             host.run("install", "-d", "-o", OWNER, "-g", OWNER, f"/srv/{OWNER}")
-            mount = ("bindfs", "-f", "--no-allow-other", f"/srv/{OWNER}", self.path)
-            host.run("systemd-run", f"--uid={OWNER}", f"--unit={_SERVER}", *mount)
-            until(lambda: self.path in host.read("/proc/mounts"))
+            host.write(f"/etc/systemd/system/{_SERVER}", _UNIT.format(owner=OWNER, home=self.path))
+            host.run("systemctl", "enable", "--now", _SERVER)
+        until(lambda: self.path in host.read("/proc/mounts"))
 
     def refuses_root(self) -> bool:
         return self._host.run("ls", self.path, check=False).returncode != 0
