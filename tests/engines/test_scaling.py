@@ -41,7 +41,7 @@ def blocks(directory: Path) -> set[int]:
     found = set()
     for process in psutil.process_iter(["cmdline", "ppid"]):
         words = process.info["cmdline"] or []
-        pool = any(word.endswith("/process_worker_pool.py") for word in words[:2])
+        pool = any(word.endswith("/process_worker_pool.py") for word in words[:4])
         if pool and any(str(directory) in word for word in words):
             found.add((process.pid, process.info["ppid"]))
     pids = {pid for pid, _ in found}

@@ -17,12 +17,14 @@ import parsl.executors.high_throughput.manager_selector as selectors
 import parsl.launchers
 import parsl.providers
 from parsl.executors import HighThroughputExecutor
+from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.providers import LocalProvider
 from typeguard import TypeCheckError
 
 from globus_compute_endpoint.config.engines import GlobusComputeEngineConfig
 from globus_compute_endpoint.config.loading import KeyPath, WrongOption, did_you_mean
 from globus_compute_endpoint.engines.batch_jobs import correct_cancelling
+from globus_compute_endpoint.worker.shipping import pool_command
 
 __all__ = ["REFUSED", "PromptLocalProvider", "executor_factory"]
 
@@ -41,6 +43,7 @@ threading.Thread(
 ).start()
 runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
 """
+_POOL = DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool_command())
 #: The options of HTEX which cannot be set, and why.
 REFUSED = {
     "block_error_handler": "the engine itself replaces blocks which fail, and tells why they did",
@@ -106,6 +109,7 @@ def executor_factory(config: GlobusComputeEngineConfig) -> Callable[[], Any]:
         options["label"] = config.label or "GlobusComputeEngine"
         watched = [sys.executable, "-c", _INTERCHANGE, str(os.getpid())]
         options.setdefault("interchange_launch_cmd", watched)
+        options.setdefault("launch_cmd", _POOL)
         if isinstance(options.get("manager_selector"), Mapping):
             options["manager_selector"] = _typed(
                 options["manager_selector"], selectors, (*_ENGINE, "manager_selector"), "Selector"

@@ -9,14 +9,15 @@ workers may run another Python.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import zlib
 from pathlib import Path
 from typing import Any
 
-from globus_compute_endpoint.worker import task
+from globus_compute_endpoint.worker import pool, pool_entry, task
 
-__all__ = ["payload"]
+__all__ = ["payload", "pool_command"]
 
 _TEXT = Path(task.__file__).read_bytes()
 _SOURCE = zlib.compress(_TEXT, 9)
@@ -41,3 +42,15 @@ def payload(task_id: str, body: bytes, context: dict[str, Any]) -> tuple[dict[st
         "context": context,
     }
     return {"task_executor": {"f": "builtins.eval", "a": (variables,)}}, _EXPRESSION
+
+
+def pool_command() -> str:
+    """Return the words which stand for ``process_worker_pool.py`` in the command of a block.
+
+    Launchers put them into shell scripts and here-documents, and Parsl formats them twice: they
+    have no dollar, backslash or brace, and a line of their own.
+    """
+    entry, main = (Path(str(each.__file__)).read_text() for each in (pool_entry, pool))
+    packed = zlib.compress(f"{entry}\nmain({main!r})\n".encode(), 9)
+    text = base64.b64encode(packed).decode()
+    return f"python3 -c 'import base64, zlib; exec(zlib.decompress(base64.b64decode(\"{text}\")))'"

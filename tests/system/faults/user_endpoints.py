@@ -92,8 +92,7 @@ WORKER_FAULTS = [
     _kill_process(
         "an HTEX worker pool", "GlobusComputeEngine", "process_worker_pool"
     ).only_in_soaks(),
-    # Not an HTEX worker at any moment: one that waits for a task holds the lock of Parsl's queue,
-    # and takes it along: its pool begins nothing more. Poison kills one that works.
+    _kill_process("an HTEX worker", "GlobusComputeEngine", "spawn_main"),
     _misbehaving("poison for a process pool", "ProcessPoolEngine", "poison"),
     _misbehaving("poison for HTEX", "GlobusComputeEngine", "poison").only_in_soaks(),
     _misbehaving("a pool out of memory", "ProcessPoolEngine", "hoard").only_in_soaks(),

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run Parsl's worker pool with a channel to each worker in place of what its workers share.
+
+They share queues and a counter of multiprocessing, and so semaphores: a process which is killed
+while it has one keeps it for ever, and one of the idle workers always has that of the queue.
+The pool would accept tasks, and begin none. On channels, a worker's death concerns its task alone.
+
+This module travels to nodes by value, as source text, and runs beside whichever Parsl is there:
+a pool of another shape than is known here runs as it is. It imports only what Parsl needs.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import platform
+import queue
+import re
+import runpy
+import selectors
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+# What a pool makes of multiprocessing, in this order, and how its workers use what they are given.
+_MADE = re.compile(r"self\.(\w+) = (?:SpawnContext|self\._mp_manager)\.(\w+)\(")
+_KNOWN_MADE = [
+    ("_mp_manager", "Manager"),
+    ("_tasks_in_progress", "dict"),
+    ("monitoring_queue", "Queue"),
+    ("pending_task_queue", "Queue"),
+    ("pending_result_queue", "Queue"),
+    ("ready_worker_count", "Value"),
+]
+_USED = re.compile(r"\b(task_queue|result_queue|ready_worker_count|tasks_in_progress)(\.\w+|\[)")
+_KNOWN_USED = {
+    ("task_queue", ".get"),
+    ("result_queue", ".put"),
+    ("ready_worker_count", ".get_lock"),
+    ("ready_worker_count", ".value"),
+    ("tasks_in_progress", "["),
+    ("tasks_in_progress", ".pop"),
+}
+# In a worker, where nobody else could import this module.
+_REVIVE = """
+(lambda module: (exec(source, module.__dict__), module.Channel(connection))[1])(
+    __import__('types').ModuleType('globus_compute_pool'))
+""".strip()
+
+
+def main(source: str) -> None:
+    """Run the pool, of which ``sys.argv[1:]`` is the command; ``source`` is this module's own."""
+    program = sys.argv[1]
+    del sys.argv[0]
+    if sys.path[0] == "":
+        sys.path[0] = str(Path(program).parent)
+    if is_known(Path(program).read_text()):
+        from parsl.multiprocessing import SpawnContext
+
+        Dispatcher(source).stand_in(SpawnContext)
+    else:
+        told = "A worker which is killed may stall this pool: it is not of a Parsl known here."
+        print(told, file=sys.stderr)  # noqa: T201  (to the block's standard error)
+    runpy.run_path(program, run_name="__main__")
+
+
+def is_known(text: str) -> bool:
+    """Return whether this is the text of a pool which ``Dispatcher`` can serve."""
+    return _MADE.findall(text) == _KNOWN_MADE and set(_USED.findall(text)) == _KNOWN_USED
+
+
+class Dispatcher:
+    """The pool's ends of the channels. A worker gets a task once it has none."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._lock = threading.Lock()  # for what follows, but for the selector
+        self.waiting: deque[dict[str, Any]] = deque()  # tasks
+        self._idle: deque[_Worker] = deque()
+        self._newest: _Worker | None = None
+        self._results: deque[bytes | None] = deque()
+        self._selector = selectors.DefaultSelector()
+        woken, self._wake = Pipe(duplex=False)
+        self._selector.register(woken, selectors.EVENT_READ, woken.recv_bytes)
+
+    def stand_in(self, context: Any) -> None:
+        """Give the pool ends of channels when it asks the context for queues."""
+        ends = iter((_Tasks(self), _Results(self)))
+        manager = SimpleNamespace(dict=dict, Queue=_MonitoringQueue)
+        context.Queue = lambda: next(ends)
+        context.Value = lambda _, value: _Count(value)
+        context.Manager = lambda: manager
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A new worker gets a channel in place of this, as it is started."""
+        near, far = Pipe()
+        worker = _Worker(near, far)
+        with self._lock:
+            if self._newest is not None:
+                self._newest.has_started()
+            self._newest = worker
+        self._selector.register(near, selectors.EVENT_READ, partial(self._hear, worker))
+        return eval, (_REVIVE, {"source": self._source, "connection": far})
+
+    def put_task(self, task: dict[str, Any]) -> None:
+        with self._lock:
+            self.waiting.append(task)
+            self._assign()
+
+    def put_result(self, result: bytes | None) -> None:
+        with self._lock:
+            self._results.append(result)
+            self._wake.send_bytes(b"!")
+
+    def get_result(self, timeout: float | None) -> bytes | None:
+        """Wait for a result, and meanwhile for all that workers say: in one thread only."""
+        while not self._results:
+            events = self._selector.select(timeout)
+            if not events:
+                raise queue.Empty
+            for key, _ in events:
+                key.data()
+        return self._results.popleft()
+
+    def _hear(self, worker: _Worker) -> None:
+        try:
+            said = worker.near.recv_bytes()
+        except (EOFError, OSError):
+            self._lose(worker)
+            return
+        with self._lock:
+            if worker.rank is None:  # what it says first
+                worker.rank = int(said)
+                worker.has_started()
+            else:
+                self._results.append(said)
+                worker.task_id = None
+            self._idle.append(worker)
+            self._assign()
+
+    def _assign(self) -> None:
+        while self.waiting and self._idle:
+            worker = self._idle.popleft()
+            try:
+                worker.near.send(self.waiting[0])
+            except OSError:
+                continue  # it is dead, as will be heard
+            worker.task_id = self.waiting.popleft()["task_id"]
+
+    def _lose(self, worker: _Worker) -> None:
+        """Answer the task of a worker which has died. The pool itself starts another one."""
+        with self._lock:
+            self._selector.unregister(worker.near)
+            worker.near.close()
+            if worker in self._idle:
+                self._idle.remove(worker)
+            if worker.task_id is not None:
+                self._results.append(_loss(worker.task_id, worker.rank))
+
+
+class _Worker:
+    """What the dispatcher knows of a worker process."""
+
+    def __init__(self, near: Connection, far: Connection) -> None:
+        self.near = near
+        self._far = far  # held only until the process has it: its death is to be heard
+        self.rank: int | None = None
+        self.task_id: int | None = None
+
+    def has_started(self) -> None:
+        self._far.close()
+
+
+class _End:
+    """What the pool takes for one of its queues; a worker gets its channel."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self._dispatcher, "end")
+
+
+class _Tasks(_End):
+    def put(self, task: dict[str, Any]) -> None:
+        self._dispatcher.put_task(task)
+
+    def qsize(self) -> int:
+        return len(self._dispatcher.waiting)
+
+
+class _Results(_End):
+    def put(self, result: bytes | None) -> None:
+        self._dispatcher.put_result(result)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> bytes | None:
+        return self._dispatcher.get_result(timeout if block else 0)
+
+
+class Channel:
+    """A worker's end: it gets tasks and puts results."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._is_announced = False
+        self.end = self
+        # What a task has forked and left must not keep the channel open.
+        os.register_at_fork(after_in_child=connection.close)
+
+    def get(self, timeout: float | None = None) -> Any:
+        try:
+            if not self._is_announced:
+                self._connection.send_bytes(os.environ["PARSL_WORKER_RANK"].encode())
+                self._is_announced = True
+            if not self._connection.poll(timeout):
+                raise queue.Empty
+            return self._connection.recv()
+        except (EOFError, OSError):
+            sys.exit("The pool is gone")
+
+    def put(self, result: bytes) -> None:
+        self._connection.send_bytes(result)  # and the task is done only when it is sent
+
+
+class _Count:
+    """Counts for the pool; a worker's is its own, since Parsl only logs how many are ready."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+        self._lock = threading.RLock()
+
+    def get_lock(self) -> threading.RLock:
+        return self._lock
+
+    def __reduce__(self) -> tuple[Callable[[], SimpleNamespace], tuple[()]]:
+        return partial(SimpleNamespace, value=0, get_lock=threading.Lock), ()
+
+
+class _MonitoringQueue(queue.Queue[Any]):
+    """Nobody monitors: a worker gets none."""
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()
+
+
+def _loss(task_id: int, rank: int | None) -> bytes:
+    from parsl.app.errors import RemoteExceptionWrapper
+    from parsl.executors.high_throughput.errors import WorkerLost
+    from parsl.serialize import serialize
+
+    try:
+        raise WorkerLost(rank, platform.node())  # type: ignore[no-untyped-call]  # Parsl's own
+    except WorkerLost:
+        error = serialize(RemoteExceptionWrapper(*sys.exc_info()))
+    return pickle.dumps({"type": "result", "task_id": task_id, "exception": error})

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start ``worker/pool.py`` with the interpreter of the Parsl that is on the PATH.
+
+This module travels in the command of a block. Any Python 3 on the node runs it, though it be that
+of an old operating system.
+"""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+_PROGRAM = "process_worker_pool.py"
+_VARIABLE = "GLOBUS_COMPUTE_POOL"  # a command line of that length would be in every `ps`
+_RUN = f"import os; source = os.environ.pop('{_VARIABLE}'); exec(source); main(source)"
+
+
+def main(source: str) -> None:
+    """Become Parsl's worker pool, with its arguments, by way of the ``source`` of our module."""
+    program = shutil.which(_PROGRAM)
+    if program is None:
+        sys.stderr.write(f"{_PROGRAM}: command not found\n")
+        sys.exit(127)
+    arguments = [program, *sys.argv[1:]]
+    python = _interpreter(program)
+    if python:
+        os.environ[_VARIABLE] = source
+        try:
+            os.execvp(python[0], [*python, "-c", _RUN, *arguments])  # noqa: S606  (no shell, as meant)
+        except OSError:
+            del os.environ[_VARIABLE]
+    os.execv(program, arguments)  # noqa: S606  (as above)
+
+
+def _interpreter(program: str) -> "list[str]":
+    """Return the command of a script's Python, if its first lines tell."""
+    with Path(program).open("rb") as file:
+        first, second = (file.readline().decode(errors="replace").strip() for _ in range(2))
+    words = shlex.split(first[2:]) if first.startswith("#!") else []
+    if words == ["/bin/sh"] and second.startswith("'''exec' "):  # as pip writes long paths
+        words = shlex.split(second)[1:2]
+    return words if any("python" in Path(word).name for word in words) else []

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parsl's worker pool on a node, run by way of our own code, or as it is."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from parsl.executors.high_throughput import process_worker_pool
+
+from globus_compute_endpoint.worker.pool import is_known
+from globus_compute_endpoint.worker.shipping import pool_command
+
+SHOW = "import os, sys; print(sys.executable, *sys.argv[1:], 'GLOBUS_COMPUTE_POOL' in os.environ)"
+PARSL = Path(str(process_worker_pool.__file__)).read_text()
+
+
+def run(directory: Path, first_lines: str) -> subprocess.CompletedProcess[str]:
+    """Run a pool's stand-in, which is of no known shape, as a block does."""
+    program = directory / "process_worker_pool.py"
+    program.write_text(f"{first_lines}\n{SHOW}\n")
+    program.chmod(0o755)
+    (directory / "python3").symlink_to("/usr/bin/python3")
+    return subprocess.run(
+        ["/bin/sh", "-c", f"{pool_command()} --port=1 'a b'"],
+        env=os.environ | {"PATH": f"{directory}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+
+
+@pytest.mark.parametrize(
+    "first_lines",
+    [
+        f"#!{sys.executable}",
+        f"#!/usr/bin/env -S {sys.executable} -s",
+        f"#!/bin/sh\n'''exec' \"{sys.executable}\" \"$0\" \"$@\"\n' '''",
+    ],
+    ids=["plain", "env", "pip's for long paths"],
+)
+def test_the_pool_of_another_parsl_runs_as_it_is(tmp_path: Path, first_lines: str):
+    done = run(tmp_path, first_lines)
+    assert done.stdout == f"{sys.executable} --port=1 a b False\n"
+    assert "not of a Parsl known here" in done.stderr
+
+
+def test_a_program_without_a_python_of_its_own_is_run_nevertheless(tmp_path: Path):
+    script = f"#!/bin/sh\nexec {shlex.quote(sys.executable)} - \"$@\" <<'END'"
+    done = run(tmp_path, script)
+    assert done.stdout == f"{sys.executable} --port=1 a b False\n"
+    assert done.stderr == ""
+
+
+def test_no_program(tmp_path: Path):
+    done = subprocess.run(
+        ["/bin/sh", "-c", pool_command()],
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 127
+    assert done.stderr == "process_worker_pool.py: command not found\n"
+
+
+def test_our_parsl_is_known():
+    assert is_known(PARSL)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("SpawnContext.Value", "multiprocessing.Value"),
+        ("self.monitoring_queue = self._mp_manager.Queue()", ""),
+        ("result_queue.put(pkl_package)", "result_queue.put_nowait(pkl_package)"),
+    ],
+)
+def test_a_pool_that_has_changed_is_not(old: str, new: str):
+    assert old in PARSL
+    assert not is_known(PARSL.replace(old, new))
