@@ -121,8 +121,12 @@ class Harness:
 
     def states(self) -> list[str]:
         """Return the states which the endpoint has told so far."""
+        return [frame["state"] for frame in self.frames()]
+
+    def frames(self) -> list[dict[str, Any]]:
+        """Return what the endpoint has told its manager since the last call."""
         assert self.control is not None
-        seen: list[str] = []
+        seen: list[dict[str, Any]] = []
         while True:
             try:
                 frame = self.control.recv(65536, socket.MSG_DONTWAIT)
@@ -130,7 +134,7 @@ class Harness:
                 return seen
             if not frame:
                 return seen
-            seen.append(json.loads(frame)["state"])
+            seen.append(json.loads(frame))
 
     def send(self, body: bytes, headers: dict[str, Any]) -> None:
         properties = pika.BasicProperties(headers=headers, delivery_mode=2)

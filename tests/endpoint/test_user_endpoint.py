@@ -325,10 +325,12 @@ def test_fresh_credentials_are_used(harness: Harness):
 def test_a_task_which_ends_its_endpoint_ends_it_once(harness: Harness):
     harness.start(THREADS)
     harness.result(harness.submit(add, 0, 0))
+    harness.wait_for(lambda: any(frame["progress"] for frame in harness.frames()))
     poison = harness.submit(leave, 3)
     harmless = [harness.submit(nap, 0.2) for _ in range(5)]
     assert harness.exit_status() == 3
     harness.start(THREADS)
+    harness.wait_for(lambda: any(frame["progress"] for frame in harness.frames()))
     code, text = error_of(harness, poison)
     assert code == "TaskInterrupted"
     assert "its process ended unexpectedly" in text

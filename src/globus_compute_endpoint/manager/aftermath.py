@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 
 TellEnd = Callable[[UUID, ProblemFields, bytes], None]
 
-_NEVER_RAN = "the user endpoint was started several times and died each time: "
-
 
 class Aftermath:
     """Decides by what a user endpoint has left; all under the lock of its id."""
@@ -69,6 +67,10 @@ class Aftermath:
         self._revival.plan(Return(record, reason))
         self._changed()
 
+    def planned(self, endpoint_id: UUID) -> StartRecord | None:
+        """From what one will be brought back; None where that is not planned."""
+        return self._revival.planned(endpoint_id)
+
     def hasten(self, record: StartRecord) -> bool:
         """Bring one back at once, from a newer record; False where that was not planned."""
         return self._revival.hasten(record)
@@ -84,8 +86,12 @@ class Aftermath:
         finally:
             endpoint.let_go()
         _log_end(endpoint, end)
-        has_run = endpoint.control is None or endpoint.control.has_run or endpoint.adopted
-        self._revival.patience(endpoint.endpoint_id).lived(endpoint.seconds, has_run=has_run)
+        control = None if endpoint.adopted else endpoint.control  # what it has told, we know
+        self._revival.patience(endpoint.endpoint_id).lived(
+            endpoint.seconds,
+            has_run=control is None or control.has_run,
+            progress=control is None or control.has_progressed,
+        )
         if not end.told and await self._has_left_work(record):
             self._plan_return(record, end)
         else:
@@ -119,8 +125,8 @@ class Aftermath:
     def _plan_return(self, record: StartRecord, end: End) -> None:
         if self.closed:
             return  # our successor finds its record
-        if self._revival.patience(record.start.endpoint_id).is_over:
-            why = _NEVER_RAN + (end.reason or "it was stopped")
+        if verdict := self._revival.patience(record.start.endpoint_id).verdict:
+            why = f"the user endpoint is given up: {verdict}; {end.reason or 'it was stopped'}"
             self.give_up(record, Problem("USER_ENDPOINT_DIED", why, end.hint))
         else:
             self._revival.plan(Return(record, end.interruption))

@@ -37,6 +37,7 @@ class UserEndpointStatus(BaseModel):
     type: Literal["status"]
     state: Literal["starting", "running", "draining", "stopped", "failed"]
     outstanding: Annotated[int, Field(ge=0, le=2**53)] = 0
+    progress: bool = False  # whether any task has ended, or come nearer to its last attempt
 
 
 class Control:
@@ -46,6 +47,7 @@ class Control:
         self._endpoint_id = endpoint_id
         self.last = UserEndpointStatus(type="status", state="starting")
         self.has_run = False  # whether it has ever said so
+        self.has_progressed = False
         self.changed: Callable[[], None] = lambda: None
         self._over = asyncio.Event()
         self._channel = packets.PacketChannel(
@@ -100,6 +102,7 @@ class Control:
             self._channel.close()
             return
         self.has_run |= status.state in ("running", "draining")
+        self.has_progressed |= status.progress
         before, self.last = self.last, status
         if before.state != status.state:
             self.changed()

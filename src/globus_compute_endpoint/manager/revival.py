@@ -6,15 +6,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from globus_compute_endpoint.backoff import Backoff
 from globus_compute_endpoint.manager.starts import StartRecord
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
-__all__ = ["Patience", "Return", "Revival"]
+__all__ = ["Patience", "Return", "Revival", "passes"]
 
 log = logging.getLogger(__name__)
 
@@ -22,27 +24,39 @@ _FIRST_DELAY_S, _LONGEST_DELAY_S = 1.0, 60.0
 _STEADY_AFTER_S = 60.0
 _TRIES = 5
 _TRIES_FOR_A_USER = 10  # five minutes: at boot a directory service may come late
+_LIVES, _LIVES_WITHIN_S = 10, 3600.0  # in which no task came nearer to its end
 _AT_ONCE = 16
 _NOT_ITS_FAULT = (ExitStatus.TEMPORARY, ExitStatus.UNAVAILABLE)
+
+
+def passes(problem: Problem) -> bool:
+    """Whether what stands in the way of a start may be gone with time, and nobody's doing."""
+    return problem.exit_status in _NOT_ITS_FAULT or problem.code == "LOCAL_USER_MISSING"
 
 
 class Patience:
     """With one user endpoint: how often it was started in vain, and how long to wait next."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._backoff = Backoff(_FIRST_DELAY_S, _LONGEST_DELAY_S)
+        self._clock = clock
         self._in_vain = 0
+        self._fruitless: deque[float] = deque(maxlen=_LIVES)  # when such lives ended
 
     def delay(self) -> float:
         """Seconds until the next start."""
         return self._backoff.next()
 
-    def lived(self, seconds: float, *, has_run: bool) -> None:
-        """Take note of a life: ``has_run`` if it ever took tasks."""
+    def lived(self, seconds: float, *, has_run: bool, progress: bool) -> None:
+        """Take note of a life: ``has_run`` if it ever took tasks, ``progress`` if any ended."""
         steady = seconds >= _STEADY_AFTER_S
         if steady:
             self._backoff.reset()
-        self._in_vain = 0 if has_run or steady else self._in_vain + 1
+        self._in_vain = 0 if has_run or steady or progress else self._in_vain + 1
+        if progress:
+            self._fruitless.clear()
+        else:
+            self._fruitless.append(self._clock())
 
     def failed(self, problem: Problem) -> bool:
         """Take note of a start which came to nothing; whether it makes sense to try on."""
@@ -55,8 +69,18 @@ class Patience:
 
     @property
     def is_over(self) -> bool:
-        """Whether it never came to take tasks, however often it was started."""
-        return self._in_vain >= _TRIES
+        """Whether it is no use: see :attr:`verdict`."""
+        return self.verdict is not None
+
+    @property
+    def verdict(self) -> str | None:
+        """Why it is no use to start it again; None as long as it may be."""
+        if self._in_vain >= _TRIES:
+            return "it was started several times, and died each time before it took tasks"
+        lives = self._fruitless
+        if len(lives) == _LIVES and lives[-1] - lives[0] <= _LIVES_WITHIN_S:
+            return f"it died {_LIVES} times within an hour, and none of its tasks ended meanwhile"
+        return None
 
 
 @dataclass
@@ -110,11 +134,15 @@ class Revival:
         planned = self._planned.get(record.start.endpoint_id)
         if planned is None:
             return False
-        earlier = planned.record
-        planned.record = replace(record, uid=earlier.uid, boot=earlier.boot)
+        planned.record = record
         planned.commanded = True
         planned.at_once.set()
         return True
+
+    def planned(self, endpoint_id: UUID) -> StartRecord | None:
+        """From what it will be brought back; None where it is not on its way."""
+        planned = self._planned.get(endpoint_id)
+        return planned.record if planned else None
 
     def take(self, endpoint_id: UUID) -> Return | None:
         """Whom to bring back now; it is no longer planned then."""

@@ -17,8 +17,9 @@ from globus_compute_endpoint.config.manager import ManagerSettings
 from globus_compute_endpoint.host.privileges import LocalUser
 from globus_compute_endpoint.manager.aftermath import Aftermath, TellEnd, as_problem
 from globus_compute_endpoint.manager.ends import End
-from globus_compute_endpoint.manager.hosting import Hosting, UserEndpoint
+from globus_compute_endpoint.manager.hosting import Approved, Hosting, UserEndpoint
 from globus_compute_endpoint.manager.launching import Past
+from globus_compute_endpoint.manager.revival import passes
 from globus_compute_endpoint.manager.starts import StartRecord, StartRecords
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
@@ -97,7 +98,9 @@ class Supervisor:
             else:
                 if running:
                     await self._bury(running)
-                if not self._aftermath.hasten(record):
+                if planned := self._aftermath.planned(endpoint_id):
+                    await self._hasten(planned, record)
+                else:
                     await self._start_commanded(record)
             self._last_command[endpoint_id] = time.monotonic()
 
@@ -150,18 +153,26 @@ class Supervisor:
 
     async def _refresh(self, running: UserEndpoint, record: StartRecord) -> None:
         """The right to use it is checked anew: the blob decides where its tasks come from."""
-        approved = await self._hosting.authorize(record)
-        if approved.user.uid != running.uid:
-            raise Problem(
-                "USER_ENDPOINT_OF_ANOTHER",
-                "this user endpoint runs as another local user",
-                "stop it first, or wait until it is idle",
-                ExitStatus.UNAVAILABLE,
-            )
-        running.record = replace(record, uid=running.record.uid, boot=running.record.boot)
+        _check_tenant(await self._hosting.authorize(record), running.uid)
+        running.record = _renewed(running.record, record)
         self._records.write(running.record)
         if running.control:
             running.control.renew_credentials(record.blob)
+
+    async def _hasten(self, planned: StartRecord, record: StartRecord) -> None:
+        """Bring one back at once, by fresh credentials which outlive us.
+
+        What may pass is no answer to a command: the services would fail tasks which are to run.
+        """
+        record = _renewed(planned, record)
+        try:
+            _check_tenant(await self._hosting.authorize(record), planned.uid)
+            self._records.write(record)
+        except Problem as problem:
+            if not passes(problem):
+                raise
+            log.warning("%s waits to be started again: %s", record.start.endpoint_id, problem)
+        self._aftermath.hasten(record)
 
     async def _start_commanded(self, record: StartRecord) -> None:
         try:
@@ -272,6 +283,22 @@ async def _all_ended(endpoints: list[UserEndpoint], seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await asyncio.gather(*(endpoint.wait() for endpoint in endpoints))
+
+
+def _renewed(earlier: StartRecord, record: StartRecord) -> StartRecord:
+    """A newer command for the same user endpoint."""
+    return replace(record, uid=earlier.uid, boot=earlier.boot)
+
+
+def _check_tenant(approved: Approved, uid: int | None) -> None:
+    """It stays that of the local user as whom it was started."""
+    if uid not in (None, approved.user.uid):
+        raise Problem(
+            "USER_ENDPOINT_OF_ANOTHER",
+            "this user endpoint is another local user's",
+            "stop it first, or wait until it is idle",
+            ExitStatus.NO_PERMISSION,
+        )
 
 
 def _check_same_user(record: StartRecord, user: LocalUser) -> None:

@@ -66,6 +66,7 @@ class Control:
         self._listener = listener
         self._state: State = "starting"
         self._outstanding = 0
+        self._progress = False
         self._handle: Callable[[Credentials | Drain | Stop], None] | None = None
 
     def start(self, handle: Callable[[Credentials | Drain | Stop], None]) -> None:
@@ -82,7 +83,12 @@ class Control:
         self._state, self._outstanding = state, outstanding
         if self._socket is None:
             return
-        frame = {"type": "status", "state": state, "outstanding": outstanding}
+        frame = {
+            "type": "status",
+            "state": state,
+            "outstanding": outstanding,
+            "progress": self._progress,
+        }
         # A manager which does not listen gets the next one.
         with contextlib.suppress(OSError):
             self._socket.send(json.dumps(frame).encode(), socket.MSG_DONTWAIT)
@@ -90,6 +96,12 @@ class Control:
     def refresh(self, outstanding: int) -> None:
         """Tell the last state again, with a new figure."""
         self.tell(self._state, outstanding)
+
+    def note_progress(self) -> None:
+        """Tell the manager, once, that with us tasks come to an end, if only to a bad one."""
+        if not self._progress:
+            self._progress = True
+            self.refresh(self._outstanding)
 
     def close(self) -> None:
         """End the conversation, for good."""

@@ -35,11 +35,15 @@ class Interruption:
 
 @dataclass(frozen=True)
 class Recovered:
-    """What is in the journal: tasks to be run and results to be published, and what is done."""
+    """What is in the journal: tasks to be run and results to be published, and what is done.
+
+    ``progress``: whether an attempt was counted as lost, which happens to no task for ever.
+    """
 
     open_tasks: list[OpenTask]
     done: list[str]
     last_seq: int
+    progress: bool = False
 
 
 def recover(interruption: Interruption, journal: Journal) -> Recovered:
@@ -64,7 +68,7 @@ def recover(interruption: Interruption, journal: Journal) -> Recovered:
             finished,
             reason,
         )
-    return Recovered(tasks, journal.done(), journal.last_seq())
+    return Recovered(tasks, journal.done(), journal.last_seq(), progress=bool(batch))
 
 
 def _decide(task: OpenTask, interruption: Interruption, reason: str, batch: Batch) -> OpenTask:

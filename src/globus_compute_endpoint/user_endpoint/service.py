@@ -168,6 +168,8 @@ class UserEndpoint:
     async def _serve(self) -> None:
         self._control.start(self._handle)
         self._control.tell("starting", self._ledger.outstanding)
+        if self._books.recovered.progress:
+            self._control.note_progress()
         self._listen_to_signals()
         await self._engine.start(self._engine_context())
         self._ledger.release()
@@ -283,6 +285,7 @@ class UserEndpoint:
     def _confirmed(self, task_id: str) -> None:
         log.info("Task %s is done: result confirmed", task_id, extra={"GC_TASK_ID": task_id})
         self._ledger.settle(task_id)
+        self._control.note_progress()
 
     def _consuming(self) -> None:
         log.info("Taking tasks from %s", self._consumer.queue)

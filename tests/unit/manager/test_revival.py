@@ -31,19 +31,44 @@ def test_a_minute_of_life_begins_the_delays_anew() -> None:
     patience = Patience()
     for _ in range(6):
         patience.delay()
-    patience.lived(59, has_run=True)
+    patience.lived(59, has_run=True, progress=True)
     assert patience.delay() > 30 / 2
-    patience.lived(60, has_run=True)
+    patience.lived(60, has_run=True, progress=True)
     assert patience.delay() <= 1
 
 
 def test_it_is_over_after_five_lives_without_a_task_in_a_row() -> None:
     patience = Patience()
     for has_run in (False, False, False, False, True, False, False, False, False):
-        patience.lived(3, has_run=has_run)
+        patience.lived(3, has_run=has_run, progress=False)
         assert not patience.is_over
-    patience.lived(3, has_run=False)
+    patience.lived(3, has_run=False, progress=False)
     assert patience.is_over
+    patience.lived(3, has_run=False, progress=True)
+    assert not patience.is_over, "an attempt was counted: that happens to no task for ever"
+
+
+@pytest.mark.parametrize(
+    ("lives", "minutes", "fruitful", "is_over"),
+    [
+        (9, 1, (), False),
+        (10, 1, (), True),
+        (100, 7, (), False),
+        (18, 1, (8,), False),
+        (19, 1, (8,), True),
+    ],
+)
+def test_it_is_over_after_ten_lives_within_an_hour_in_which_no_task_ended(
+    lives: int, minutes: int, fruitful: tuple[int, ...], is_over: bool
+) -> None:
+    times = iter(range(0, 1_000_000, 60 * minutes))
+    patience = Patience(lambda: next(times))
+    for number in range(lives):
+        assert not patience.is_over
+        patience.lived(61, has_run=True, progress=number in fruitful)
+    assert patience.is_over == is_over
+    if is_over:
+        assert "10 times within an hour" in (patience.verdict or "")
 
 
 @pytest.mark.parametrize(
@@ -106,11 +131,13 @@ def test_a_command_hastens_it_with_its_own_credentials() -> None:
         assert not brought.revival.hasten(record())
         brought.revival.plan(Return(record(), "it was killed"))
         began = asyncio.get_running_loop().time()
-        assert brought.revival.hasten(record(b'{"new": 1}', uid=None))
+        assert brought.revival.planned(ID) == record()
+        assert brought.revival.hasten(record(b'{"new": 1}'))
         planned, when = await brought.next()
         assert when - began < 0.4
         assert planned and planned.commanded and planned.reason == "it was killed"
-        assert planned.record == record(b'{"new": 1}'), "it is still known as whom it ran"
+        assert planned.record == record(b'{"new": 1}')
+        assert brought.revival.planned(ID) is None
         brought.revival.plan(planned)  # the start came to nothing
         _, again = await brought.next()
         assert again - when > 0.9
