@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What befalls the disk of a task journal: it is full, read-only, in memory, or has lost bytes."""
+"""What befalls a task journal's disk: it is full, fails, is read-only, in memory, loses bytes."""
 
+import contextlib
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -59,6 +60,51 @@ def test_a_full_disk_takes_nothing_and_loses_nothing(harness: Harness, disk: Pat
     filler.unlink()
     assert [value(harness, each) for each in waiting] == [2 * n for n in range(300)]
     assert before < 300
+    harness.wait_for(lambda: trouble(harness) is None)
+    assert len(harness.raw_results) == len(harness.results)
+
+
+@contextlib.contextmanager
+def failing(process: int, error: str) -> Iterator[None]:
+    """Have the kernel refuse each page that a process writes, and each that it synchronizes."""
+    calls = "pwrite64,fsync,fdatasync"
+    command = ["strace", "-f", "-p", str(process), "-e", f"inject={calls}:error={error}"]
+    with subprocess.Popen([*command, "-o", "/dev/null"], stderr=subprocess.PIPE) as strace:
+        assert strace.stderr is not None
+        assert b"attached" in strace.stderr.readline()
+        try:
+            yield
+        finally:
+            strace.send_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("EDQUOT", "Disk quota exceeded"),
+        pytest.param("EIO", "Input/output error", marks=pytest.mark.long),
+        pytest.param("EROFS", "Read-only file system", marks=pytest.mark.long),
+    ],
+)
+def test_a_disk_which_fails_takes_nothing_and_loses_nothing(
+    harness: Harness, tmp_path: Path, error: str, reason: str
+):
+    state = tmp_path / "state"
+    state.mkdir()
+    harness.start(template("processes"), state_directory=str(state))
+    assert value(harness, harness.submit(double, 1)) == 2
+    running = harness.submit(nap, 7)
+    harness.wait_for(lambda: f"Task {running} given" in harness.log)
+    assert harness.process is not None
+    with failing(harness.process.pid, error):
+        waiting = [harness.submit(double, n) for n in range(20)]
+        harness.wait_for(lambda: reason in str(trouble(harness)))
+        assert value(harness, running) == 7
+        harness.wait_for(lambda: harness.queued() == len(waiting))
+        assert len(harness.results) == 2
+        assert harness.log.count("The task journal cannot be used") == 1
+        assert reason in harness.log
+    assert [value(harness, each) for each in waiting] == [2 * n for n in range(20)]
     harness.wait_for(lambda: trouble(harness) is None)
     assert len(harness.raw_results) == len(harness.results)
 

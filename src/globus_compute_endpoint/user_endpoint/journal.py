@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import chain
+from pathlib import Path
 from typing import Any, TypeVar
 
 from globus_compute_endpoint.engines.base import TaskRequest
@@ -330,6 +331,12 @@ class Journal:
         """Forget what the last life has noted of itself."""
         with self._transaction():
             self._database.execute("DELETE FROM notes WHERE name IN ('end', 'unmarked')")
+
+    @property
+    def directory(self) -> Path:
+        """Where its file is."""
+        _, _, path = self._database.execute("PRAGMA database_list").fetchone()
+        return Path(path).parent
 
     def close(self) -> None:
         """Close the file."""

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a task journal is, and whether that is fit for one."""
+"""Where a task journal is, whether that is fit for one, and why its disk refuses."""
 
 from __future__ import annotations
 
 import logging
+import os
+import sqlite3
+import tempfile
 from pathlib import Path
 from uuid import UUID
 
@@ -11,10 +14,14 @@ from globus_compute_endpoint.config.journal import JournalConfig
 from globus_compute_endpoint.host.file_systems import FileSystem, Kind, file_system_of
 from globus_compute_endpoint.host.paths import USERS_STATE
 from globus_compute_endpoint.problem import ExitStatus, Problem, cannot_write
+from globus_compute_endpoint.user_endpoint.journal import Journal
 
-__all__ = ["check_place", "journal_directory"]
+__all__ = ["check_place", "explained", "journal_directory"]
 
 log = logging.getLogger(__name__)
+
+_OF_DISKS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
+_PAGE = 4096
 
 
 def check_place(directory: Path, *, allow_volatile: bool) -> None:
@@ -54,6 +61,30 @@ def journal_directory(config: JournalConfig, endpoint_id: UUID) -> Path | None:
     except OSError as error:
         raise cannot_write(made, error) from error
     return made
+
+
+def explained(error: Exception, journal: Journal) -> Exception:
+    """Return a journal's error with what the system says of its disk: SQLite keeps that to itself.
+
+    To be called in the journal's thread: it writes to that disk.
+    """
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code & 0xFF not in _OF_DISKS or (reason := _refusal(journal.directory)) is None:
+        return error
+    found = sqlite3.OperationalError(f"{error} ({reason.strerror})")
+    found.sqlite_errorcode = code
+    return found
+
+
+def _refusal(directory: Path) -> OSError | None:
+    """Return what the system says to a page which is written there, unless it takes it."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            os.pwrite(file.fileno(), bytes(_PAGE), 0)
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error
+    return None
 
 
 def _volatile(directory: Path, found: FileSystem) -> Problem:

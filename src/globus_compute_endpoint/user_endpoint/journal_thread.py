@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from globus_compute_endpoint.engines.marks import is_unmarked
 from globus_compute_endpoint.user_endpoint.journal import Journal
+from globus_compute_endpoint.user_endpoint.journal_disk import explained
 
 __all__ = ["JournalJobs", "JournalMarks", "JournalThread"]
 
@@ -45,7 +46,7 @@ class JournalThread:
             try:
                 outcome = call(journal)
             except Exception as error:  # noqa: BLE001  (told to who has asked)
-                outcome = error
+                outcome = explained(error, journal)
             with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
                 loop.call_soon_threadsafe(answer, outcome)
 
@@ -113,4 +114,4 @@ def _fulfil(future: Future[T], call: Callable[[Journal], T], journal: Journal) -
     try:
         future.set_result(call(journal))
     except Exception as error:  # noqa: BLE001  (raised where the future is awaited)
-        future.set_exception(error)
+        future.set_exception(explained(error, journal))

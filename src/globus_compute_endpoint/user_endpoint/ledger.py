@@ -306,7 +306,7 @@ class Ledger:
         if self.trouble is None:
             log.error(
                 "The task journal cannot be used: %s. No more tasks are taken, results are still"
-                " published; see that its disk is not full. Trying again",
+                " published; see to its disk, and to its owner's quota there. Trying again",
                 error,
             )
             if is_damage(error):
