@@ -142,6 +142,30 @@ async def test_fresh_credentials_move_an_open_connection(
     rabbitmqctl("delete_user", "fresh")
 
 
+async def test_credentials_which_are_good_again_are_tried_at_once(
+    queue: QueueInfo, destination: ResultQueueInfo
+):
+    rabbitmqctl("add_user", "again", "pw")
+    rabbitmqctl("set_permissions", "again", ".*", ".*", ".*")
+    rabbitmqctl("change_password", "again", "other")
+    url = SecretStr("amqp://again:pw@127.0.0.1:5672/%2F")
+    publisher = Publisher(destination.queue_publish_kwargs)
+    refused = asyncio.Event()
+    connection = Connection(
+        url, name="test", backoff=Backoff(60, 60), on_down=lambda _: refused.set()
+    )
+    connection.add(publisher)
+    task = asyncio.create_task(connection.run())
+    confirm = publisher.publish(b"x")
+    await asyncio.wait_for(refused.wait(), 10)
+    rabbitmqctl("change_password", "again", "pw")
+    connection.replace_url(url)
+    await asyncio.wait_for(confirm, 5)
+    await connection.close()
+    await asyncio.wait_for(task, 5)
+    rabbitmqctl("delete_user", "again")
+
+
 async def test_a_second_exclusive_consumer_waits_its_turn(
     queue: QueueInfo, destination: ResultQueueInfo
 ):

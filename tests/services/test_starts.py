@@ -109,6 +109,24 @@ def test_none_is_sent_while_it_runs(bob: Researcher, manager: Manager, function:
         assert again == credentials, "the password of a running user endpoint must stay"
 
 
+def test_one_is_sent_for_those_which_run_where_their_manager_was_refused(
+    bob: Researcher, manager: Manager, function: str
+) -> None:
+    manager.show_itself()
+    submit(bob, manager, function)
+    credentials = manager.command()[0]["kwargs"]["amqp_creds"]
+    with connected(credentials["task_queue_info"]["connection_url"]) as running:
+        running.publish(heartbeat(credentials["endpoint_id"]), credentials["heartbeat_queue_info"])
+        time.sleep(0.3)
+        metadata = {"hostname": "here", "renewal": True}
+        asked = {"endpoint_name": "test", "multi_user": True, "metadata": metadata}
+        manager.info = manager.owner.done("PUT", f"/v3/endpoints/{manager.id}", asked)
+        manager.show_itself()
+        assert manager.command()[0]["kwargs"]["amqp_creds"] == credentials
+        manager.show_itself()
+        assert manager.no_command()
+
+
 def test_again_when_it_is_silent(bob: Researcher, manager: Manager, function: str) -> None:
     manager.show_itself()
     submit(bob, manager, function)

@@ -144,8 +144,11 @@ class Connection:
             self._current.open_channel(user)
 
     def replace_url(self, url: SecretStr) -> None:
-        """Go on with other credentials: the connection is made anew at once."""
-        if url == self._url:
+        """Go on with these credentials: with others, the connection is made anew at once.
+
+        The same may have become good again: they are tried at once if they do not serve now.
+        """
+        if url == self._url and self._current is not None:
             return
         self._url = url
         self._backoff.reset()

@@ -19,7 +19,8 @@ __all__ = ["Renewal", "refuses_us"]
 
 _QUEUE_REFUSED = (403, 404)  # the replies of a broker which was set up anew
 _CREDENTIALS_REFUSED = (ProbableAuthenticationError, ProbableAccessDeniedError)
-_PROVEN_S = 600.0  # credentials which lasted this long were good ones
+_PROVEN_S = 120.0  # credentials which lasted this long were good ones…
+_PROVEN_PAUSES = 5  # …and longer than another instance, with pauses as ours, would have left them
 _LONGEST_PAUSE_S = 300.0
 
 
@@ -51,12 +52,13 @@ class Renewal:
 
     async def run(self) -> None:
         """Renew until cancelled; what ``renew`` raises ends it."""
-        renewed = time.monotonic()
+        renewed, pause = time.monotonic(), 0.0
         while True:
             await self._refused.wait()
-            if time.monotonic() - renewed > _PROVEN_S:
+            if time.monotonic() - renewed > max(_PROVEN_S, _PROVEN_PAUSES * pause):
                 self._backoff.reset()
-            await asyncio.sleep(self._backoff.next())
+            pause = self._backoff.next()
+            await asyncio.sleep(pause)
             await self._renew()
             renewed = time.monotonic()
             # Connections with the old credentials may have been refused meanwhile.

@@ -69,6 +69,8 @@ async def update_endpoint(request: Request) -> Response:
         instances[endpoint_id] = instance
     else:
         instances.pop(endpoint_id, None)
+    if endpoint.kind == Kind.MANAGER and asked.metadata.get("renewal"):
+        parts.starter.manager_was_refused(endpoint_id)
     return await _answer(parts, endpoint)
 
 

@@ -54,6 +54,8 @@ class Starter:
         self._accounts = accounts
         self._sent: dict[UUID, float] = {}
         self._due: dict[UUID, float] = {}
+        self._renewed: set[UUID] = set()  # managers
+        self._refused: set[UUID] = set()  # user endpoints, as far as we can tell
         self._changed = asyncio.Event()
 
     def look_at(self, endpoint: UUID, delay: float = 0.0) -> None:
@@ -66,10 +68,21 @@ class Starter:
         """Whatever command was sent has had its effect; the next reason sends another."""
         self._sent.pop(endpoint, None)
 
+    def manager_was_refused(self, manager: UUID) -> None:
+        """The broker has refused a manager which runs: most likely its user endpoints, too.
+
+        When it comes online those with work get their accounts again, by a start command, although
+        they were heard of a moment ago.
+        """
+        self._renewed.add(manager)
+
     async def manager_came_online(self, manager: UUID) -> None:
         """Repeat the commands which it may have missed."""
         async with self._database.read() as session:
             waiting = await user_endpoints_with_work(session, manager=manager)
+        if manager in self._renewed:
+            self._renewed.discard(manager)
+            self._refused.update(endpoint.id for endpoint in waiting)
         for endpoint in waiting:
             self.forget_command(endpoint.id)
             self.look_at(endpoint.id)
@@ -101,10 +114,12 @@ class Starter:
     async def _look(self, endpoint_id: UUID) -> None:
         async with self._database.read() as session:
             waiting = await user_endpoints_with_work(session, endpoint=endpoint_id)
+        refused = endpoint_id in self._refused
+        self._refused.discard(endpoint_id)
         if not waiting:
             return
         endpoint = waiting[0]
-        if is_online(endpoint):
+        if is_online(endpoint) and not refused:
             self.look_at(endpoint_id, online_for(endpoint))
             return
         if (sent := self._sent.get(endpoint_id)) is not None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from system.faults.credentials import CREDENTIALS_FAULTS
 from system.faults.homes import HOME_FAULTS
 from system.faults.services import SERVICES_FAULTS
 from system.faults.stage import Fault
@@ -15,6 +16,7 @@ _ALL = (
     *USER_ENDPOINT_FAULTS,
     *WORKER_FAULTS,
     *SERVICES_FAULTS,
+    *CREDENTIALS_FAULTS,
     *WHOLE_FAULTS,
     *HOME_FAULTS,
 )

@@ -8,12 +8,20 @@ import time
 
 from support.waiting import until
 from system.faults.books import SENT_AGAIN
+from system.faults.residue import DATABASE
 from system.faults.stage import Fault, Stage
 from system.hosts import filter_network
 from system.network import BROKER, LOGIN_NODE, RULES
 
 RABBITMQ = "rabbitmq-server"
 WEB = "globus-compute-services"
+_HOLD = """
+import sqlite3, sys, time
+database = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)
+database.execute("BEGIN EXCLUSIVE")
+time.sleep(float(sys.argv[2]))
+database.execute("ROLLBACK")
+"""
 BOTH = (f"{WEB}.socket", f"{WEB}.service")
 
 
@@ -51,6 +59,18 @@ def _cut(stage: Stage, rng: random.Random) -> None:
     stage.warm.services.run("rabbitmqctl", "-q", "close_all_connections", "cut by a test")
 
 
+def _cut_own(stage: Stage, rng: random.Random) -> None:
+    """The web services' own; the endpoints' and the laptop's stay."""
+    cut = ("close_all_user_connections", "globus-compute-services", "cut by a test")
+    stage.warm.services.run("rabbitmqctl", "-q", *cut)
+
+
+def _lock_database(stage: Stage, rng: random.Random) -> None:
+    """Another program writes to it for longer than the services wait for their turn."""
+    seconds = f"{rng.uniform(12, 20):.1f}"
+    stage.warm.services.run("python3", "-c", _HOLD, DATABASE, seconds)
+
+
 def _network(stage: Stage) -> str:
     assert stage.warm.host.link
     return stage.warm.host.link.network
@@ -76,5 +96,7 @@ SERVICES_FAULTS = [
     _outage("RabbitMQ away", 20, RABBITMQ).only_in_soaks(),
     _outage("web services away", 10, *BOTH).only_in_soaks(),
     Fault("connections closed by RabbitMQ", _cut),
+    Fault("the services' own connection closed", _cut_own),
+    Fault("the database locked by another", _lock_database, explains=(SENT_AGAIN,)).only_in_soaks(),
     Fault("packets to RabbitMQ dropped", _drop, _let_through),
 ]
