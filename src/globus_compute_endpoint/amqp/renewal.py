@@ -50,6 +50,10 @@ class Renewal:
         if refuses_us(reason):
             self._refused.set()
 
+    def forget(self) -> None:
+        """Fresh credentials have come without us."""
+        self._refused.clear()
+
     async def run(self) -> None:
         """Renew until cancelled; what ``renew`` raises ends it."""
         renewed, pause = time.monotonic(), 0.0
@@ -59,6 +63,8 @@ class Renewal:
                 self._backoff.reset()
             pause = self._backoff.next()
             await asyncio.sleep(pause)
+            if not self._refused.is_set():
+                continue
             await self._renew()
             renewed = time.monotonic()
             # Connections with the old credentials may have been refused meanwhile.

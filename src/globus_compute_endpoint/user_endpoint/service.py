@@ -347,6 +347,7 @@ class UserEndpoint:
         self._result_channel.redirect(queues.result_queue_info.queue_publish_kwargs)
         self._heartbeat_channel.redirect(queues.heartbeat_queue_info.queue_publish_kwargs)
         self._links.use(queues)
+        self._renewal.forget()
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
