@@ -59,6 +59,7 @@ class Uplink:
         self._consumer: Consumer | None = None
         self._connections: list[Connection] = []
         self._renewal = Renewal(self._renew)
+        self._heard = asyncio.Event()  # the connection for heartbeats has come up
         self.endpoint_id: UUID | None = None
 
     @property
@@ -118,6 +119,10 @@ class Uplink:
             await asyncio.gather(*tasks)
 
     def _connection(self, url: SecretStr, purpose: str, *, loses_commands: bool) -> Connection:
+        def up() -> None:
+            if not loses_commands:
+                self._heard.set()
+
         def down(reason: BaseException) -> None:
             if loses_commands:
                 self._user.commands_lost()
@@ -129,14 +134,21 @@ class Uplink:
             name=f"{self._name} {purpose}",
             port=self._config.amqp_port,
             ca_file=self._config.services.ca_file,
+            on_up=up,
             on_down=down,
         )
 
     async def _beat(self, heartbeats: Publisher) -> None:
-        """One heartbeat a period; one that could not be confirmed is not worth repeating."""
+        """One heartbeat a period, and one with each new connection: the services wait for that.
+
+        One that could not be confirmed is not worth repeating.
+        """
+        await self._heard.wait()
         while True:
+            self._heard.clear()
             confirmed = heartbeats.publish(self._heartbeat(active=True))
-            await asyncio.sleep(self._config.heartbeat_period)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._heard.wait(), self._config.heartbeat_period)
             if not confirmed.cancel() and (error := confirmed.exception()):
                 log.warning("a heartbeat reached nobody: %s", error)
 
