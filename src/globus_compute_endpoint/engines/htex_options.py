@@ -33,8 +33,10 @@ _LOOPBACK = "127.0.0.1"
 # cluster's network. In seconds.
 _LOCAL_HEARTBEATS = {"heartbeat_period": 5, "heartbeat_threshold": 30}
 # Parsl's interchange outlives whoever has started it. Blocks end by themselves without one.
+# Ctrl-C in a terminal goes to the whole process group there: it is the endpoint's to end this one.
 _INTERCHANGE = """
 import os, runpy, select, sys, threading
+os.setpgid(0, 0)
 parent = os.pidfd_open(os.getppid())
 if os.getppid() != int(sys.argv[1]):
     sys.exit(1)
