@@ -293,8 +293,8 @@ class _Attempt:
 
 def explain(reason: BaseException) -> str:
     """Return the innermost cause of a failed connection in one line."""
-    while True:
-        inner = getattr(reason, "exceptions", None) or getattr(reason, "exception", None)
+    while True:  # pika keeps it in one of these
+        inner = getattr(reason, "exceptions", None) or getattr(reason, "exception", reason.args)
         nested = inner[-1] if isinstance(inner, list | tuple) and inner else inner
         if not isinstance(nested, BaseException):
             return f"{type(reason).__name__}: {reason}".strip(": ")
