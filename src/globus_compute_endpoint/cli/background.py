@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ class Reporter:
     def running(self, script: str | None) -> None:
         """Tell of a script of the user's, which takes as long as it takes; None: it is done."""
         self._tell({"running": script})
+
+    def trouble(self, what: str) -> None:
+        """Tell what is in the way of being ready, where it may pass by itself."""
+        self._tell({"trouble": what})
 
     def ready(self) -> None:
         """Tell that tasks are taken from now on."""
@@ -108,15 +113,17 @@ def _spawn(command: list[str], document: bytes, log: Path, report: int) -> subpr
 
 
 def _wait_until_ready(reports: int, log: Path) -> None:
-    patience: float | None = _STEP_TIMEOUT
+    deadline: float | None = time.monotonic() + _STEP_TIMEOUT
     pending = b""
-    while (line := _next_line(reports, pending, patience)) is not None:
+    while (line := _next_line(reports, pending, deadline)) is not None:
         report, pending = line
         if "running" in report:
             script = report["running"]
-            patience = None if script else _STEP_TIMEOUT
+            deadline = None if script else time.monotonic() + _STEP_TIMEOUT
             if script:
                 click.echo(f"Running {script} ...", err=True)
+        elif "trouble" in report:
+            click.echo(report["trouble"], err=True)
         elif "ready" in report:
             return
         else:
@@ -127,13 +134,14 @@ def _wait_until_ready(reports: int, log: Path) -> None:
 
 
 def _next_line(
-    reports: int, pending: bytes, patience: float | None
+    reports: int, pending: bytes, deadline: float | None
 ) -> tuple[dict[str, Any], bytes] | None:
     """Return the next report and what came behind it; None where there is none in time."""
     poll = select.poll()
     poll.register(reports, select.POLLIN)
     while b"\n" not in pending:
-        if not poll.poll(None if patience is None else patience * 1000):
+        patience = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        if not poll.poll(patience):
             return None
         data = os.read(reports, 65536)
         if not data:

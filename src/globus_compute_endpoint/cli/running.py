@@ -19,6 +19,7 @@ import click
 from pydantic import BaseModel, ConfigDict, SecretStr
 from setproctitle import setproctitle
 
+from globus_compute_endpoint import amqp
 from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
 from globus_compute_endpoint.cli.background import Reporter
 from globus_compute_endpoint.cli.endpoints import UserEndpointOfOne, endpoint_named
@@ -55,6 +56,19 @@ class Handed(BaseModel):
         return json.dumps(self.model_dump(), default=_plain).encode()
 
 
+class _FirstTrouble(logging.Handler):
+    """Passes on the first warning that comes to it; those which follow say it again."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._tell: Callable[[str], None] | None = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell(record.getMessage())
+
+
 class _StopAskedFor(BaseException):
     """A signal came before there was an event loop to take it."""
 
@@ -66,6 +80,7 @@ def serve_in_background(report: int) -> None:
     handed = Handed.model_validate_json(sys.stdin.buffer.read())
     reporter = Reporter(report)
     hooks = Hooks(ready=reporter.ready, running=reporter.running)
+    logging.getLogger(amqp.__name__).addHandler(_FirstTrouble(reporter.trouble))
     try:
         run_endpoint(endpoint_named(handed.name), handed, hooks)
     except Problem as problem:
