@@ -96,7 +96,8 @@ def test_from_configure_to_delete(site: Person):
     table = site.told("list").splitlines()
     assert re.fullmatch(r"\| +Endpoint ID +\| +Status +\| +Endpoint Name +\|", table[1])
     assert set(table[0]) == set("+-") and set(table[2]) == set("+=")
-    assert re.fullmatch(r"\| None +\| Initialized +\| mine +\|", table[3])
+    # as wide as with an id and the longest state, so that it does not jump
+    assert re.fullmatch(r"\| None {32} \| Initialized {2}\| mine +\|", table[3])
 
     endpoint_id = started(site)
 
@@ -299,6 +300,45 @@ def test_what_fails_in_the_background_is_told_in_the_foreground(site: Person):
     started(site)
 
 
+def test_a_broker_out_of_reach_is_told_in_the_foreground(site: Person):
+    site.configure("mine", f"{_THREADS}amqp_port: 1\n")
+    command = [sys.executable, "-m", "globus_compute_endpoint", "start", "mine"]
+    with subprocess.Popen(
+        command, env=site.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as start:
+        assert start.stderr is not None
+        said = start.stderr.readline()
+        assert "not connected to amqp://127.0.0.1:1/" in said and "Connection refused" in said
+        start.send_signal(signal.SIGINT)
+        start.wait(20)
+        assert "not connected" not in start.stderr.read()
+    assert site.status("mine") == "Stopped"
+
+
+def test_ctrl_c_at_an_attached_endpoint_is_the_endpoints_alone(site: Person):
+    site.configure("mine")
+    with (site.home / "shown").open("w+") as shown:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "globus_compute_endpoint", "start", "--attach", "mine"],
+            env=site.environment,
+            stdout=shown,
+            stderr=shown,
+            process_group=0,  # as a shell does
+        )
+        wait_until(lambda: "Taking tasks" in (site.home / "shown").read_text(), 60)
+        interchange = next(
+            each for each in psutil.Process(process.pid).children() if "parsl" in each.cmdline()[0]
+        )
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(30) == 0
+        assert not interchange.is_running()
+        shown.seek(0)
+        said = shown.read()
+    assert "Stopping: SIGINT received" in said
+    assert "KeyboardInterrupt" not in said
+    assert site.status("mine") == "Stopped"
+
+
 def test_a_signal_in_the_middle_of_the_setup_stops_it(site: Person):
     site.configure("mine", f"{_THREADS}endpoint_setup: sleep 1000\n")
     command = [sys.executable, "-m", "globus_compute_endpoint", "start", "mine"]
@@ -322,6 +362,7 @@ def test_names_are_validated(site: Person, name: str):
     refused = site.run("configure", "--", name)
     assert refused.returncode == 78
     assert "cannot be the name of an endpoint" in refused.stderr
+    assert "use up to 128 letters" in refused.stderr
 
 
 def ask(site: Person, call: str) -> None:

@@ -51,7 +51,7 @@ def list_endpoints(obj: dict[str, Path | None], as_json: bool) -> None:
         print_json([asdict(row) for row in rows])
         return
     columns = ["Endpoint ID", "Status", "Endpoint Name"]
-    cells = [[row.endpoint_id, row.status, row.name] for row in rows]
+    cells = [[f"{row.endpoint_id!s:36}", f"{row.status:12}", row.name] for row in rows]
     if any(row.host for row in rows):
         columns.append("Host")
         cells = [[*line, row.host or ""] for line, row in zip(cells, rows, strict=True)]

@@ -109,7 +109,7 @@ def endpoint_paths(name: str) -> EndpointPaths:
         raise Problem(
             "BAD_ENDPOINT_NAME",
             f"'{name}' cannot be the name of an endpoint",
-            "use letters, digits, '-', '_' and '.'; begin with a letter or digit",
+            "use up to 128 letters, digits, '-', '_' and '.'; begin with a letter or digit",
             ExitStatus.CONFIGURATION,
         )
     return EndpointPaths(name)
