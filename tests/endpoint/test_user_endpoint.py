@@ -306,6 +306,27 @@ def test_a_lost_connection_runs_nothing_twice(harness: Harness):
     assert marker.read_text() == "x"
 
 
+def test_a_result_which_the_broker_finds_too_large_is_an_error(harness: Harness):
+    def limit(size: int) -> None:
+        rabbitmqctl("eval", f"application:set_env(rabbit, max_message_size, {size}).")
+
+    default = rabbitmqctl("eval", "application:get_env(rabbit, max_message_size).")
+    limit(100_000)
+    try:
+        harness.start(PROCESSES)
+        large = harness.submit("st\nlarge:def large():\n    return b'x' * 200000")
+        small = [harness.submit(add, number, 1) for number in range(5)]
+        code, text = error_of(harness, large)
+        assert code == "MaxResultSizeExceeded"
+        assert "its limit is 100000" in text
+        assert [value(harness, each) for each in small] == [1, 2, 3, 4, 5]
+        assert harness.log.count("message size") == 1
+        harness.tell({"type": "drain"})
+        assert harness.exit_status() == 0
+    finally:
+        limit(int("".join(filter(str.isdigit, default))))
+
+
 def test_fresh_credentials_are_used(harness: Harness):
     harness.start(THREADS)
     harness.result(harness.submit(add, 0, 0))

@@ -67,6 +67,17 @@ def test_an_endless_traceback_is_shortened():
     assert len(result.error_details.user_message) <= 1000
 
 
+def test_a_result_which_is_too_much_for_brokers_as_a_message_is_an_error():
+    context = CONTEXT | {"result_serializers": ["globus_compute_sdk.serialize.JSONData"]}
+    for count, fits in ((2_000_000, True), (5_000_000, False)):
+        task_id, body = packed_task(f"st\nf:def f():\n    return chr(34) * {count}\n")
+        packed = worker.execute(task_id, body, context)
+        assert len(packed) < worker.MESSAGE_LIMIT
+        error = read_result(packed).error_details
+        assert (error is None) == fits
+        assert fits or (error and error.code == "MaxResultSizeExceeded")
+
+
 def test_another_tasks_body_is_refused():
     _, body = packed_task("st\nf:def f():\n    pass\n")
     result = read_result(worker.execute(str(uuid4()), body, CONTEXT))

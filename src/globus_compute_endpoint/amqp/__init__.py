@@ -3,7 +3,7 @@
 
 from globus_compute_endpoint.amqp.connection import ChannelUser, Connection, parameters
 from globus_compute_endpoint.amqp.consumer import Consumer, Delivery, acknowledge
-from globus_compute_endpoint.amqp.publisher import Publisher, Unroutable, publish_once
+from globus_compute_endpoint.amqp.publisher import Publisher, TooLarge, Unroutable, publish_once
 from globus_compute_endpoint.amqp.queue_info import QueueInfo, ResultQueueInfo
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Publisher",
     "QueueInfo",
     "ResultQueueInfo",
+    "TooLarge",
     "Unroutable",
     "acknowledge",
     "parameters",

@@ -5,23 +5,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from pika.channel import Channel
+from pika.exceptions import ChannelClosedByBroker
 from pika.spec import Basic, BasicProperties
 
 from globus_compute_endpoint.amqp.connection import Connection
 from globus_compute_endpoint.amqp.queue_info import PublishKwargs, ResultQueueInfo
 
-__all__ = ["Publisher", "Unroutable", "publish_once"]
+__all__ = ["Publisher", "TooLarge", "Unroutable", "publish_once"]
 
 log = logging.getLogger(__name__)
+
+_SIZE_LIMIT = re.compile(r"message size \d+ .*max size (\d+)")  # in RabbitMQ's own words
 
 
 class Unroutable(Exception):
     """The broker has no queue for the message, or refused to store it."""
+
+
+class TooLarge(Unroutable):
+    """The broker takes no message of this size."""
 
 
 class _Pending:
@@ -62,8 +70,8 @@ class Publisher:
     def publish(self, body: bytes) -> asyncio.Future[None]:
         """Publish ``body``; the future is done when the broker has confirmed it.
 
-        It fails with :class:`Unroutable`. Cancel it to give up: a message whose future was
-        cancelled is not sent again.
+        It fails with :class:`Unroutable`, or :class:`TooLarge`. Cancel it to give up: a message
+        whose future was cancelled is not sent again.
         """
         self._count += 1
         pending = _Pending(self._count, body, asyncio.get_running_loop().create_future())
@@ -80,11 +88,19 @@ class Publisher:
         channel.add_on_return_callback(self._returned)
         channel.confirm_delivery(self._confirmed, callback=self._confirms_selected)
 
-    def channel_lost(self, reason: BaseException) -> None:  # noqa: ARG002  (the protocol's)
-        """Keep what is unconfirmed for the next channel."""
+    def channel_lost(self, reason: BaseException) -> None:
+        """Keep what is unconfirmed for the next channel, but for what has cost us this one."""
         self._channel = None
         self._ready = False
         self._tags.clear()
+        if (limit := _size_limit(reason)) is None:
+            return
+        for pending in list(self._waiting.values()):
+            if len(pending.body) > limit:
+                del self._waiting[pending.number]
+                if not pending.confirmed.done():
+                    size = f"a message of {len(pending.body)} bytes; its limit is {limit}"
+                    pending.confirmed.set_exception(TooLarge(f"the broker takes no {size}"))
 
     def _confirms_selected(self, _frame: object) -> None:
         self._ready = True
@@ -143,6 +159,14 @@ class Publisher:
             )
         else:
             pending.confirmed.set_result(None)
+
+
+def _size_limit(reason: BaseException) -> int | None:
+    """In bytes, where a message above it has made the broker close the channel."""
+    if not isinstance(reason, ChannelClosedByBroker):
+        return None
+    found = _SIZE_LIMIT.search(reason.reply_text)
+    return int(found[1]) if found else None
 
 
 async def publish_once(

@@ -8,8 +8,9 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from globus_compute_endpoint.amqp import Publisher, Unroutable
+from globus_compute_endpoint.amqp import Publisher, TooLarge, Unroutable
 from globus_compute_endpoint.backoff import Backoff
+from globus_compute_endpoint.worker import task as worker
 
 __all__ = ["ResultPublisher"]
 
@@ -19,7 +20,10 @@ log = logging.getLogger(__name__)
 class ResultPublisher:
     """Publishes packed results; ``confirmed`` is called with the id of each task once."""
 
-    def __init__(self, publisher: Publisher, confirmed: Callable[[str], None]) -> None:
+    def __init__(
+        self, endpoint_id: str, publisher: Publisher, confirmed: Callable[[str], None]
+    ) -> None:
+        self._endpoint_id = endpoint_id
         self._publisher = publisher
         self._confirmed = confirmed
         self._waiting: dict[str, Backoff] = {}
@@ -55,6 +59,8 @@ class ResultPublisher:
             return
         if not isinstance(error, Unroutable):
             raise error
+        if isinstance(error, TooLarge):
+            result = self._too_large(task_id, error)
         delay = self._waiting[task_id].next()
         log.warning(
             "The result of task %s was not taken: %s; trying again in %.0f s",
@@ -64,3 +70,11 @@ class ResultPublisher:
             extra={"GC_TASK_ID": task_id},
         )
         asyncio.get_running_loop().call_later(delay, self.publish, task_id, result)
+
+    def _too_large(self, task_id: str, error: TooLarge) -> bytes:
+        text = (
+            f"MaxResultSizeExceeded: {error}. Return less, or write it to a file and return the"
+            " path."
+        )
+        context = {"endpoint_id": self._endpoint_id}
+        return worker.failure(task_id, "MaxResultSizeExceeded", text, context)

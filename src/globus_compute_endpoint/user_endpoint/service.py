@@ -123,7 +123,7 @@ class UserEndpoint:
         )
         self._result_channel = Publisher(queues.result_queue_info.queue_publish_kwargs)
         self._heartbeat_channel = Publisher(queues.heartbeat_queue_info.queue_publish_kwargs)
-        self._results = ResultPublisher(self._result_channel, self._confirmed)
+        self._results = ResultPublisher(settings.endpoint_id, self._result_channel, self._confirmed)
         self._ledger = Ledger(
             books.thread,
             settings.config.journal,

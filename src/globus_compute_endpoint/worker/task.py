@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from typing import Any
 
 RESULT_LIMIT = 10 * 1024 * 1024  # characters of a serialized result
+MESSAGE_LIMIT = 15 * 1024 * 1024  # bytes: brokers take 16 MiB, unless they are told otherwise
 TEXT_LIMIT = 100_000  # characters of a traceback
 
 
@@ -70,13 +71,24 @@ def execute(task_id: str, body: bytes, context: dict[str, Any]) -> bytes:
     from globus_compute_common.messagepack import pack
     from globus_compute_common.messagepack.message_types import Result
 
-    return pack(
+    packed: bytes = pack(
         Result(
             task_id=uuid.UUID(task_id),
             data=data,
             details=details(context),
             task_statuses=_transitions(context, started),
         )
+    )
+    if len(packed) > MESSAGE_LIMIT:  # quotes and backslashes take more than they are
+        text = _too_large(len(packed), MESSAGE_LIMIT)
+        return failure(task_id, "MaxResultSizeExceeded", text, context, started)
+    return packed
+
+
+def _too_large(size: int, limit: int) -> str:
+    return (
+        f"MaxResultSizeExceeded: the task's result of {size}B exceeded the limit of"
+        f" {limit}B. Return less, or write it to a file and return the path."
     )
 
 
@@ -186,11 +198,7 @@ def _serialize(value: Any, context: dict[str, Any]) -> str:
             " the path.",
         ) from error
     if len(data) > RESULT_LIMIT:
-        raise Refusal(
-            "MaxResultSizeExceeded",
-            f"MaxResultSizeExceeded: the task's result of {len(data)}B exceeded the limit of"
-            f" {RESULT_LIMIT}B. Return less, or write it to a file and return the path.",
-        )
+        raise Refusal("MaxResultSizeExceeded", _too_large(len(data), RESULT_LIMIT))
     return str(data)
 
 
