@@ -167,6 +167,50 @@ def test_a_start_replaces_a_damaged_journal(tmp_path: Path, caplog: pytest.LogCa
     assert len(list(tmp_path.glob("*.damaged-*Z"))) == 1
 
 
+class Death(BaseException):
+    """Of the process, here and now."""
+
+
+@pytest.mark.parametrize("renamed", range(5))
+def test_a_replacement_which_is_cut_short_is_finished_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: int
+):
+    """Tasks are in the write-ahead log alone, which stays as long as somebody looks into it."""
+    path = tmp_path / JOURNAL_FILE
+    open_journal(tmp_path).close()
+    mark(tmp_path)
+    with closing(sqlite3.connect(path)) as reader:
+        journal, batch, tasks = open_journal(tmp_path), Batch(), []
+        for seq in range(1, 4):
+            task_id, body = packed_task(function, "x")
+            batch.receive(seq, TaskRequest(task_id, body, 1), State.RECEIVED)
+            tasks.append(task_id)
+        journal.write(batch)
+        journal._database.execute("UPDATE tasks SET request = '{}' WHERE seq = 1")
+        journal.close()
+        reader.execute("SELECT count(*) FROM tasks").fetchall()
+        rename, left = Path.rename, iter(range(renamed))
+
+        def rename_or_die(self: Path, target: Path) -> Path:
+            if self.exists() and next(left, None) is None:
+                raise Death
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "rename", rename_or_die)
+        if renamed < 4:
+            with pytest.raises(Death):
+                open_sound(tmp_path, _ENDPOINT)
+            monkeypatch.undo()
+        journal = open_sound(tmp_path, _ENDPOINT)
+    assert sorted(each.task_id for each in journal.open_tasks()) == sorted(tasks)
+    journal.check()
+    journal.close()
+    assert not (tmp_path / f"{JOURNAL_FILE}.salvaged").exists()
+    names = sorted(each.name for each in tmp_path.iterdir() if ".damaged-" in each.name)
+    assert len({name.partition("Z")[0] for name in names}) == 1
+    assert [name.partition("Z")[2] for name in names] == ["", "-shm", "-wal"]
+
+
 def test_without_a_write_ahead_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     make(tmp_path)
     served = FileSystem("nfs4", tmp_path)

@@ -24,7 +24,7 @@ from globus_compute_common.messagepack import unpack
 from globus_compute_common.messagepack.message_types import Result, Task
 
 from globus_compute_endpoint.host.paths import JOURNAL_FILE, holds_work
-from globus_compute_endpoint.problem import ExitStatus, Problem
+from globus_compute_endpoint.problem import ExitStatus, Problem, cannot_write
 from globus_compute_endpoint.user_endpoint.journal import Journal, State
 from globus_compute_endpoint.user_endpoint.journal_files import (
     SIDE_FILES,
@@ -75,8 +75,10 @@ def open_sound(directory: Path, endpoint_id: str) -> Journal:
         Problem: it cannot be opened, or replaced (CANNOT_CREATE).
     """
     path = directory / JOURNAL_FILE
-    if not path.exists() and (directory / _SALVAGED).exists():  # it was cut short at the very end
-        (directory / _SALVAGED).rename(path)
+    try:
+        _finish_earlier(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     try:
         journal = open_journal(directory)
         if holds_work(directory):
@@ -102,14 +104,11 @@ def _replace(path: Path, endpoint_id: str) -> None:
     """Put what can be read of a journal in its place, and keep the damaged one."""
     salvaged = path.with_name(_SALVAGED)
     try:
-        for suffix in (*SIDE_FILES, ""):  # of an attempt which was cut short
-            Path(f"{salvaged}{suffix}").unlink(missing_ok=True)
         open_journal(path.parent, _SALVAGED).close()
         with contextlib.closing(sqlite3.connect(salvaged, isolation_level=None)) as new:
             found = salvage(path, new, endpoint_id)
         aside = set_aside(path)
-        salvaged.rename(path)
-        sync(path.parent)
+        _put_in_place(salvaged, path)
     except (OSError, sqlite3.Error) as error:
         raise Problem(
             "JOURNAL_UNUSABLE",
@@ -120,18 +119,47 @@ def _replace(path: Path, endpoint_id: str) -> None:
     log.error("The task journal was damaged: %s; %s is kept", found, aside)
 
 
+def _finish_earlier(path: Path) -> None:
+    """Finish a replacement which was cut short, or undo it where nothing was put aside yet."""
+    salvaged = path.with_name(_SALVAGED)
+    if path.exists():
+        for suffix in (*SIDE_FILES, ""):
+            Path(f"{salvaged}{suffix}").unlink(missing_ok=True)
+    elif salvaged.exists():
+        for aside in _set_aside(path)[-1:]:
+            _put_side_files_aside(path, aside)
+        _put_in_place(salvaged, path)
+
+
+def _put_in_place(salvaged: Path, path: Path) -> None:
+    salvaged.rename(path)
+    sync(path.parent)
+
+
 def set_aside(path: Path) -> Path:
     """Give a damaged journal another name, and return that; of those, a few are kept."""
     aside = path.with_name(f"{path.name}{_ASIDE}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
-    # The side files first: one that is left would be taken for the new journal's own.
-    for suffix in (*SIDE_FILES, ""):
-        with contextlib.suppress(FileNotFoundError):
-            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
-    kept = sorted(path.parent.glob(f"{path.name}{_ASIDE}*Z"))
-    for earlier in kept[:-_KEPT]:
+    # The journal before its side files: without its log it lacks tasks, and must not be read again.
+    path.rename(aside)
+    sync(path.parent)
+    _put_side_files_aside(path, aside)
+    for earlier in _set_aside(path)[:-_KEPT]:
         for suffix in (*SIDE_FILES, ""):
             Path(f"{earlier}{suffix}").unlink(missing_ok=True)
     return aside
+
+
+def _set_aside(path: Path) -> list[Path]:
+    """Damaged journals which are kept, the oldest first."""
+    return sorted(path.parent.glob(f"{path.name}{_ASIDE}*Z"))
+
+
+def _put_side_files_aside(path: Path, aside: Path) -> None:
+    """One that is left would be taken for the new journal's own."""
+    for suffix in SIDE_FILES:
+        with contextlib.suppress(FileNotFoundError):
+            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+    sync(path.parent)
 
 
 def salvage(damaged: Path, new: sqlite3.Connection, endpoint_id: str) -> Salvaged:
