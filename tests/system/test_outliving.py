@@ -18,7 +18,9 @@ TASKS = 20
 
 def where() -> int:
     import os
+    import subprocess
 
+    subprocess.Popen(["sleep", "300"], start_new_session=True)  # its scope outlives it
     return os.getpid()
 
 
@@ -36,6 +38,15 @@ def kill(warm: WarmSite, pid: int, *parts: str) -> None:
     units = " ".join(f"globus-compute-endpoint{part}@{warm.name}.service" for part in parts)
     before = f"systemctl kill --signal=KILL --kill-who=main {units}; " if units else ""
     warm.host.run("sh", "-c", f"{before}kill -KILL {pid}")
+
+
+def kill_with_manager(warm: WarmSite, pid: int) -> None:
+    """The next manager is to notice by itself, before the services ask for it."""
+    kill(warm, pid, "")
+    until(
+        lambda: f"process {pid}, has ended" in warm.host.run("journalctl", "-u", warm.unit).stdout,
+        20,
+    )
 
 
 def kill_adopted(warm: WarmSite, pid: int) -> None:
@@ -59,7 +70,7 @@ def reboot(warm: WarmSite, pid: int) -> None:
 EVENTS: dict[str, tuple[Callable[[WarmSite, int], None], str]] = {
     "killed with its spawner": (lambda warm, pid: kill(warm, pid, "-spawner"), ""),
     "killed": (kill, "it was killed by SIGKILL"),
-    "killed with its manager": (lambda warm, pid: kill(warm, pid, ""), "it was killed by SIGKILL"),
+    "killed with its manager": (kill_with_manager, "it was killed by SIGKILL"),
     "adopted and killed": (kill_adopted, "its process ended"),
     "stopped and started": (stop_and_start, ""),
     "reboot": (reboot, ""),

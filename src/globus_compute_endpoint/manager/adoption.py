@@ -48,6 +48,7 @@ async def adopt_user_endpoints(
         endpoint_id = _endpoint_id(scope)
         if endpoint_id is None or tenant is None or tenant.record.endpoint_id != endpoint_id:
             continue
+        group = await host.systemd.control_group(scope)
         record = records.read(endpoint_id)
         held = None if record is None else _hold(endpoint_id, tenant, kept)
         if record is None or held is None:
@@ -57,8 +58,8 @@ async def adopt_user_endpoints(
             spoken_for.add(endpoint_id)
             uid = tenant.record.uid
             endpoint = ScopedUserEndpoint(replace(record, uid=uid), uid, held, on_end, host)
-            endpoint.watch_memory(await host.systemd.control_group(scope))
-            adopt(endpoint)
+            endpoint.watch_memory(group)
+            adopt(endpoint)  # in the same turn of the loop: its end can be told from now on
     _close(kept)
     for endpoint_id in set(records) - spoken_for:
         if record := records.read(endpoint_id):
