@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from engines.conftest import Bench, Started
-from engines.test_globus_compute import ENGINE, add
+from engines.test_globus_compute import ENGINE, add, pid
 from support.tasks import read_result, value_of
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(90)]
@@ -56,6 +56,14 @@ async def test_idle_workers_which_are_killed_cost_nothing(started: Started):
                 tasks = [bench.submit(add, n, n) for n in range(20)]
                 assert [value_of(await each) for each in tasks] == [2 * n for n in range(20)]
         assert not bench.lost
+
+
+async def test_a_pool_has_no_semaphores_which_could_outlive_it(started: Started):
+    """Those of multiprocessing are files in memory, left behind by whoever is killed."""
+    async with started(ENGINE) as bench:
+        worker = psutil.Process(await bench.value(pid))
+        for process in (worker, *worker.parents()[:1]):
+            assert not [each.path for each in process.memory_maps() if "/sem.mp-" in each.path]
 
 
 def pool_workers() -> list[psutil.Process]:
