@@ -92,7 +92,7 @@ WORKER_FAULTS = [
     _kill_process(
         "an HTEX worker pool", "GlobusComputeEngine", "process_worker_pool"
     ).only_in_soaks(),
-    _kill_process("an HTEX worker", "GlobusComputeEngine", "spawn_main"),
+    _kill_process("an HTEX worker", "GlobusComputeEngine", "spawn_main").only_in_soaks(),
     _misbehaving("poison for a process pool", "ProcessPoolEngine", "poison"),
     _misbehaving("poison for HTEX", "GlobusComputeEngine", "poison").only_in_soaks(),
     _misbehaving("a pool out of memory", "ProcessPoolEngine", "hoard").only_in_soaks(),
