@@ -182,14 +182,14 @@ class WebServices:
             if problem.code != "ENDPOINT_NOT_FOUND":
                 raise
 
-    def userinfo(self) -> UserInfo:
-        """Ask who we are to the services.
+    def userinfo(self, name: str = "") -> UserInfo:
+        """Ask who we are to the services, for the endpoint ``name``.
 
         Raises:
             Problem: refused (NO_PERMISSION), or out of reach (TEMPORARY).
         """
         try:
-            return UserInfo.model_validate(self._answer(self._auth.userinfo).data)
+            return UserInfo.model_validate(self._answer(self._auth.userinfo, name).data)
         except ValidationError as error:
             raise Problem(
                 "USERINFO_MALFORMED",

@@ -157,6 +157,17 @@ def test_a_second_start_is_refused(site: Person):
     assert not psutil.pid_exists(before)
 
 
+def test_a_restart_which_cannot_come_to_anything_costs_nothing(site: Person):
+    site.configure("mine", _THREADS)
+    started(site)
+    before = state(site)
+    refused = site.run("restart", "mine", environment={"GLOBUS_COMPUTE_CLIENT_SECRET": "wrong"})
+    assert (refused.returncode, "was refused" in refused.stderr) == (77, True)
+    (site.endpoints / "mine/config.yaml").write_text("engine: {type: None}\n")
+    assert site.run("restart", "mine").returncode == 78
+    assert state(site) == before
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 def test_signals_stop_it(site: Person, number: signal.Signals):
     site.configure("mine", _THREADS)

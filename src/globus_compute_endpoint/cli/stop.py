@@ -44,8 +44,8 @@ _timeout_option = click.option(
 def stop(name: str, timeout: float, take_over: bool) -> None:
     """Stop the endpoint NAME.
 
-    Results which are done are published; tasks which are not go back to the queue, and run when
-    the endpoint is started again.
+    Results which are done are published. Tasks which have not begun wait for the next start,
+    which fails those that had begun, or runs them again as max_retries_on_system_failure allows.
     """
     endpoint = endpoint_named(name)
     if stop_endpoint(endpoint, timeout=timeout, take_over=take_over):
@@ -60,11 +60,16 @@ def stop(name: str, timeout: float, take_over: bool) -> None:
 @take_over_option
 @click.pass_obj
 def restart(obj: dict[str, Any], name: str, timeout: float, take_over: bool) -> None:
-    """Stop the endpoint NAME if it runs, and start it."""
+    """Stop the endpoint NAME if it runs, and start it.
+
+    It goes on running where its configuration is wrong, or nobody is logged in.
+    """
     from globus_compute_endpoint.cli.start import start_endpoint
+    from globus_compute_endpoint.registration import WebServices
 
     endpoint = endpoint_named(name)
-    endpoint.load()  # a mistake shall not cost the endpoint that runs
+    config, _ = endpoint.load()
+    WebServices(config).userinfo(name)
     stop_endpoint(endpoint, timeout=timeout, take_over=take_over)
     start_endpoint(endpoint, attach=False, take_over=take_over, debug=bool(obj["debug"]))
 
