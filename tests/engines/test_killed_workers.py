@@ -39,6 +39,18 @@ def leave_a_fork() -> int:
     return os.getpid()
 
 
+def leave_a_fork_of_c() -> int:
+    import ctypes
+    import os
+    import time
+
+    if ctypes.CDLL(None).fork() == 0:  # of which Python is not told
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(0.5)
+    return os.getpid()
+
+
 def echo(text: str) -> str:
     return text
 
@@ -49,7 +61,11 @@ async def both_workers(bench: Bench, function: Any) -> set[int]:
 
 async def test_idle_workers_which_are_killed_cost_nothing(started: Started):
     async with started(QUICK) as bench:
-        for function in (meet, leave_a_fork):  # what is left must not stand for its worker
+        for function in (
+            meet,
+            leave_a_fork,
+            leave_a_fork_of_c,
+        ):  # what is left must not stand for its worker
             for victim in await both_workers(bench, function):
                 os.kill(victim, signal.SIGKILL)
             async with asyncio.timeout(20):

@@ -18,6 +18,7 @@ import queue
 import re
 import runpy
 import selectors
+import socket
 import sys
 import threading
 from collections import deque
@@ -83,6 +84,7 @@ class Dispatcher:
         self._source = source
         self._lock = threading.Lock()  # for what follows, but for the selector
         self.waiting: deque[dict[str, Any]] = deque()  # tasks
+        self._workers: set[_Worker] = set()
         self._idle: deque[_Worker] = deque()
         self._newest: _Worker | None = None
         self._results: deque[bytes | None] = deque()
@@ -106,6 +108,8 @@ class Dispatcher:
             if self._newest is not None:
                 self._newest.has_started()
             self._newest = worker
+            for each in self._workers:  # Parsl has seen one die, perhaps
+                each.hang_up_if_dead()
         self._selector.register(near, selectors.EVENT_READ, partial(self._hear, worker))
         return eval, (_REVIVE, {"source": self._source, "connection": far})
 
@@ -136,9 +140,10 @@ class Dispatcher:
             self._lose(worker)
             return
         with self._lock:
-            if worker.rank is None:  # what it says first
-                worker.rank = int(said)
+            if worker.pid is None:  # what it says first
+                worker.rank, worker.pid = map(int, said.split())
                 worker.has_started()
+                self._workers.add(worker)
             else:
                 self._results.append(said)
                 worker.task_id = None
@@ -159,6 +164,7 @@ class Dispatcher:
         with self._lock:
             self._selector.unregister(worker.near)
             worker.near.close()
+            self._workers.discard(worker)
             if worker in self._idle:
                 self._idle.remove(worker)
             if worker.task_id is not None:
@@ -172,10 +178,20 @@ class _Worker:
         self.near = near
         self._far = far  # held only until the process has it: its death is to be heard
         self.rank: int | None = None
+        self.pid: int | None = None
         self.task_id: int | None = None
 
     def has_started(self) -> None:
         self._far.close()
+
+    def hang_up_if_dead(self) -> None:
+        """Let its death be heard even if another process holds its end: a fork made by C code."""
+        assert self.pid is not None
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            with socket.socket(fileno=os.dup(self.near.fileno())) as end:
+                end.shutdown(socket.SHUT_RDWR)
 
 
 class _End:
@@ -217,7 +233,8 @@ class Channel:
     def get(self, timeout: float | None = None) -> Any:
         try:
             if not self._is_announced:
-                self._connection.send_bytes(os.environ["PARSL_WORKER_RANK"].encode())
+                rank = os.environ["PARSL_WORKER_RANK"]
+                self._connection.send_bytes(f"{rank} {os.getpid()}".encode())
                 self._is_announced = True
             if not self._connection.poll(timeout):
                 raise queue.Empty
