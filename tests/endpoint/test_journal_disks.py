@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What befalls a task journal's disk: it is full, fails, is read-only, in memory, loses bytes."""
 
-import contextlib
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pytest
 
 from endpoint.harness import Harness
 from endpoint.test_homes import double, fill, template, told, value
+from support.refusals import refused_writes
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -64,20 +64,6 @@ def test_a_full_disk_takes_nothing_and_loses_nothing(harness: Harness, disk: Pat
     assert len(harness.raw_results) == len(harness.results)
 
 
-@contextlib.contextmanager
-def failing(process: int, error: str) -> Iterator[None]:
-    """Have the kernel refuse each page that a process writes, and each that it synchronizes."""
-    calls = "pwrite64,fsync,fdatasync"
-    command = ["strace", "-f", "-p", str(process), "-e", f"inject={calls}:error={error}"]
-    with subprocess.Popen([*command, "-o", "/dev/null"], stderr=subprocess.PIPE) as strace:
-        assert strace.stderr is not None
-        assert b"attached" in strace.stderr.readline()
-        try:
-            yield
-        finally:
-            strace.send_signal(signal.SIGINT)
-
-
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -96,7 +82,7 @@ def test_a_disk_which_fails_takes_nothing_and_loses_nothing(
     running = harness.submit(nap, 7)
     harness.wait_for(lambda: f"Task {running} given" in harness.log)
     assert harness.process is not None
-    with failing(harness.process.pid, error):
+    with refused_writes(harness.process.pid, error):
         waiting = [harness.submit(double, n) for n in range(20)]
         harness.wait_for(lambda: reason in str(trouble(harness)))
         assert value(harness, running) == 7
