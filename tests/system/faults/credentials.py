@@ -7,6 +7,7 @@ import random
 import shlex
 
 from support.waiting import until
+from system.faults.books import SENT_AGAIN
 from system.faults.stage import Fault, Stage
 from system.faults.user_endpoints import ENGINES, endpoints
 
@@ -59,5 +60,6 @@ CREDENTIALS_FAULTS = [
     Fault("account of a user endpoint deleted", _of_user_endpoint).only_in_soaks(),
     Fault("account of the manager deleted", _of_manager).only_in_soaks(),
     Fault("accounts of all endpoints deleted", _of_all).only_in_soaks(),
-    Fault("passwords of all rotated", _rotate),
+    # The services are restarted for it, perhaps between a broker's confirm and their note of that.
+    Fault("passwords of all rotated", _rotate, explains=(SENT_AGAIN,)),
 ]
