@@ -75,6 +75,7 @@ class Children:
             raise
         child = Child(request, pid, pidfd, writer, owner)
         self._alive[request.endpoint_id] = child
+        self._ended.forget(request.endpoint_id)
         return child
 
     def release(self, endpoint_id: UUID) -> None:

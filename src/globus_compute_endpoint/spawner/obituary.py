@@ -30,6 +30,16 @@ class Obituary:
     def add(self, endpoint_id: UUID, pid: int, wait_status: int) -> None:
         """A child has ended."""
         self._entries.append((endpoint_id, pid, wait_status))
+        self._write()
+
+    def forget(self, endpoint_id: UUID) -> None:
+        """A child of that id is born: from now on, the last one that ended is not the last."""
+        others = [entry for entry in self._entries if entry[0] != endpoint_id]
+        if len(others) < len(self._entries):
+            self._entries = deque(others, _REMEMBERED)
+            self._write()
+
+    def _write(self) -> None:
         temporary = self._path.with_suffix(".new")
         try:
             temporary.write_bytes(_ENTRIES.dump_json(list(self._entries)))
@@ -42,7 +52,7 @@ class Obituary:
         return self._last(lambda entry: entry[:2] == (endpoint_id, pid))
 
     def last_of(self, endpoint_id: UUID) -> int | None:
-        """The wait status of the last child with an id."""
+        """The wait status of the last child with an id; None where that is not known."""
         return self._last(lambda entry: entry[0] == endpoint_id)
 
     def _last(self, fits: Callable[[tuple[UUID, int, int]], bool]) -> int | None:

@@ -20,6 +20,18 @@ def test_a_successor_knows_how_children_ended(tmp_path: Path) -> None:
         assert obituary.last_of(UUID(int=3)) is None
 
 
+def test_who_ended_before_another_was_born_says_nothing_of_that(tmp_path: Path) -> None:
+    """The other may end as nobody's child, and nobody knows how."""
+    path = tmp_path / "ended.json"
+    first = Obituary(path)
+    first.add(ONE, 100, 9)
+    first.add(OTHER, 200, 15)
+    first.forget(ONE)
+    for obituary in (first, Obituary(path)):
+        assert obituary.last_of(ONE) is None
+        assert obituary.last_of(OTHER) == 15
+
+
 def test_it_does_not_grow_without_end(tmp_path: Path) -> None:
     obituary = Obituary(tmp_path / "ended.json")
     for pid in range(1100):
