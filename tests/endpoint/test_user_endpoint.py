@@ -148,6 +148,30 @@ def test_messages_which_are_no_tasks(harness: Harness, template: str):
 
 
 @both
+def test_reports_say_once_which_tasks_have_begun(harness: Harness, template: str):
+    harness.start(template)
+    slow = harness.submit(nap, 2)
+    told: list[str] = []
+
+    def report() -> bool:
+        told[:] = [
+            f"{task_id} {each.state.value}"
+            for beat in harness.heartbeats
+            for task_id, transitions in beat.task_statuses.items()
+            for each in transitions
+        ]
+        return bool(told)
+
+    harness.wait_for(report)
+    assert slow not in harness.results
+    harness.result(slow)
+    harness.tell({"type": "drain"})
+    assert harness.exit_status() == 0
+    report()
+    assert told == [f"{slow} execution-start"]
+
+
+@both
 def test_too_much_and_unserializable_results(harness: Harness, template: str):
     harness.start(template)
     code, text = error_of(harness, harness.submit("st\nbig:def big():\n    return b'x' * 11000000"))

@@ -10,12 +10,14 @@ import logging
 import os
 import platform
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
 from globus_compute_common.messagepack import pack
-from globus_compute_common.messagepack.message_types import EPStatusReport
+from globus_compute_common.messagepack.message_types import EPStatusReport, TaskTransition
+from globus_compute_common.tasks import ActorName, TaskState
 from globus_compute_sdk.version import __version__ as sdk_version
 
 from globus_compute_endpoint import __version__
@@ -26,9 +28,20 @@ __all__ = ["Heartbeat", "IdleWatch", "status_report", "who_we_are"]
 log = logging.getLogger(__name__)
 
 
-def status_report(endpoint_id: str, state: dict[str, Any]) -> bytes:
-    """Return a packed status report."""
-    report = EPStatusReport(endpoint_id=UUID(endpoint_id), global_state=state, task_statuses={})
+_STARTS = 512  # tasks in one report: the services take note of each
+
+
+def status_report(
+    endpoint_id: str, state: dict[str, Any], begun: Mapping[str, int] | None = None
+) -> bytes:
+    """Return a packed status report. ``begun``: tasks, and since when; ns since the epoch."""
+    statuses = {
+        task_id: [TaskTransition(timestamp=at, state=TaskState.EXEC_START, actor=ActorName.WORKER)]
+        for task_id, at in (begun or {}).items()
+    }
+    report = EPStatusReport(
+        endpoint_id=UUID(endpoint_id), global_state=state, task_statuses=statuses
+    )
     packed: bytes = pack(report)
     return packed
 
@@ -65,6 +78,16 @@ class Heartbeat:
         self._state = state
         self._on_beat = on_beat
         self._last: asyncio.Future[None] | None = None
+        self._begun: dict[str, int] = {}
+
+    def note_start(self, task_id: str) -> None:
+        """Have the next report say that a task has begun, unless it has ended by then."""
+        if len(self._begun) < _STARTS:
+            self._begun[task_id] = time.time_ns()
+
+    def note_end(self, task_id: str) -> None:
+        """A task needs no mention any more."""
+        self._begun.pop(task_id, None)
 
     async def run(self) -> None:
         """Beat until cancelled."""
@@ -90,7 +113,9 @@ class Heartbeat:
     def _publish(self, more: dict[str, Any]) -> None:
         if self._last is not None and not self._last.done():
             self._last.cancel()
-        self._last = self._publisher.publish(status_report(self._endpoint_id, self._state() | more))
+        begun, self._begun = self._begun, {}
+        report = status_report(self._endpoint_id, self._state() | more, begun)
+        self._last = self._publisher.publish(report)
         self._last.add_done_callback(_noted)
 
 

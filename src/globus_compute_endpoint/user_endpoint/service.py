@@ -271,7 +271,12 @@ class UserEndpoint:
         task = TaskRequest(message.task_id, b"", time.time_ns())
         self._ledger.admit(task, delivery, packed)
 
+    def _started(self, task_id: str) -> None:
+        self._ledger.started(task_id)
+        self._heartbeat.note_start(task_id)
+
     def _finished(self, task_id: str, packed: bytes) -> None:
+        self._heartbeat.note_end(task_id)
         self._movements += 1
         log.info(
             "Task %s finished; its result has %d bytes",
@@ -375,7 +380,7 @@ class UserEndpoint:
             deliver=self._finished,
             failed=self._failed,
             process_title=f"{settings.process_title} worker",
-            started=self._ledger.started,
+            started=self._started,
             lost=self._ledger.lost,
             marks=self._books.marks,
             jobs=self._books.jobs,
