@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from uuid import UUID
 
+from globus_compute_endpoint.host.durable import replace_file
 from globus_compute_endpoint.problem import ExitStatus, Problem, cannot_write
 
 __all__ = ["read_endpoint_id", "write_endpoint_id"]
@@ -32,14 +33,15 @@ def read_endpoint_id(path: Path) -> UUID | None:
 
 
 def write_endpoint_id(path: Path, endpoint_id: UUID) -> None:
-    """Write the file, whole or not at all.
+    """Write the file, whole or not at all; durable on return.
+
+    An id which a power cut takes would leave its tasks to nobody.
 
     Raises:
         Problem: it cannot be written (CANNOT_CREATE).
     """
-    new = path.with_suffix(".new")
+    content = json.dumps({"endpoint_id": str(endpoint_id)}) + "\n"
     try:
-        new.write_text(json.dumps({"endpoint_id": str(endpoint_id)}) + "\n")
-        new.replace(path)
+        replace_file(path, content.encode())
     except OSError as error:
         raise cannot_write(path, error) from error

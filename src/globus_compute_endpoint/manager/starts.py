@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from globus_compute_endpoint.host.durable import replace_file, sync_directory
 from globus_compute_endpoint.manager.protocol import Start, pack
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
@@ -42,7 +42,7 @@ class _Written(Start):
 
 
 class StartRecords:
-    """One file a user endpoint, 0600, replaced atomically: see rename(2) and fsync(2)."""
+    """One file a user endpoint, 0600, replaced durably."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -50,15 +50,8 @@ class StartRecords:
     def write(self, record: StartRecord) -> None:
         """Returns once it is on disk; raises Problem where it cannot be."""
         path = self._path(record.start.endpoint_id)
-        temporary = path.with_suffix(".new")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(pack(_written(record), record.blob))
-                file.flush()
-                os.fsync(descriptor)
-            temporary.replace(path)
-            self._sync_directory()
+            replace_file(path, pack(_written(record), record.blob), 0o600)
         except OSError as error:
             raise Problem(
                 "START_RECORD_NOT_WRITTEN",
@@ -85,7 +78,7 @@ class StartRecords:
         """Forget it, but for this: whatever it has left, the services have failed its tasks."""
         try:
             self._answered(endpoint_id).touch(mode=0o600)
-            self._sync_directory()
+            sync_directory(self._directory)
         except OSError as error:
             log.error("tasks of %s may run, though they have failed: %s", endpoint_id, error)
         self.remove(endpoint_id)
@@ -108,13 +101,6 @@ class StartRecords:
 
     def _path(self, endpoint_id: UUID) -> Path:
         return self._directory / str(endpoint_id)
-
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _written(record: StartRecord) -> _Written:

@@ -15,6 +15,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from globus_compute_endpoint.host.durable import sync_directory
 from globus_compute_endpoint.host.file_systems import Kind, file_system_of
 from globus_compute_endpoint.host.paths import JOURNAL_FILE, WORK_MARKER
 from globus_compute_endpoint.problem import ExitStatus, Problem, cannot_write
@@ -27,7 +28,6 @@ __all__ = [
     "mark",
     "open_journal",
     "remove_journal",
-    "sync",
     "unmark",
     "unusable",
 ]
@@ -123,7 +123,7 @@ def mark(directory: Path) -> None:
     path = directory / WORK_MARKER
     try:
         path.touch(mode=0o600)
-        sync(directory)
+        sync_directory(directory)
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -159,12 +159,3 @@ def close_open_tasks(directory: Path) -> None:
         if closed:
             log.info("%d tasks were in the journal, and have been failed", closed)
     unmark(directory)
-
-
-def sync(directory: Path) -> None:
-    """Make what was created, renamed or removed in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,6 +23,7 @@ from uuid import UUID
 from globus_compute_common.messagepack import unpack
 from globus_compute_common.messagepack.message_types import Result, Task
 
+from globus_compute_endpoint.host.durable import sync_directory
 from globus_compute_endpoint.host.paths import JOURNAL_FILE, holds_work
 from globus_compute_endpoint.problem import ExitStatus, Problem, cannot_write
 from globus_compute_endpoint.user_endpoint.journal import Journal, State
@@ -30,7 +31,6 @@ from globus_compute_endpoint.user_endpoint.journal_files import (
     SIDE_FILES,
     is_damage,
     open_journal,
-    sync,
     unusable,
 )
 from globus_compute_endpoint.user_endpoint.journal_rows import unpacked_history, unpacked_request
@@ -133,7 +133,7 @@ def _finish_earlier(path: Path) -> None:
 
 def _put_in_place(salvaged: Path, path: Path) -> None:
     salvaged.rename(path)
-    sync(path.parent)
+    sync_directory(path.parent)
 
 
 def set_aside(path: Path) -> Path:
@@ -141,7 +141,7 @@ def set_aside(path: Path) -> Path:
     aside = path.with_name(f"{path.name}{_ASIDE}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
     # The journal before its side files: without its log it lacks tasks, and must not be read again.
     path.rename(aside)
-    sync(path.parent)
+    sync_directory(path.parent)
     _put_side_files_aside(path, aside)
     for earlier in _set_aside(path)[:-_KEPT]:
         for suffix in (*SIDE_FILES, ""):
@@ -159,7 +159,7 @@ def _put_side_files_aside(path: Path, aside: Path) -> None:
     for suffix in SIDE_FILES:
         with contextlib.suppress(FileNotFoundError):
             Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
-    sync(path.parent)
+    sync_directory(path.parent)
 
 
 def salvage(damaged: Path, new: sqlite3.Connection, endpoint_id: str) -> Salvaged:
