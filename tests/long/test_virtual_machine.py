@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from long.login_machine import EXPORTED, WATCHDOG, lines, login_machine
+from long.login_machine import ENDPOINT, EXPORTED, WATCHDOG, lines, login_machine
 from support.waiting import until
 from system.site import ENDPOINT_MEMORY, MIB
 
@@ -56,6 +56,39 @@ def forget(login):
 def values(outcomes):
     assert [outcome.error for outcome in outcomes if outcome.error] == []
     return [outcome.value for outcome in outcomes]
+
+
+def test_all_tasks_end_after_the_power_was_cut(login):
+    machine = login.machine
+    machine.run("systemctl", "enable", f"globus-compute-endpoint@{ENDPOINT}")
+    forget(login)
+
+    def counts():
+        return [len(lines(machine, f"{EXPORTED}/{name}")) for name in ("done", "begun")]
+
+    def both_threads_are_busy():
+        done, begun = counts()
+        return 2 <= done == begun - 2
+
+    with ThreadPoolExecutor(1) as pool:
+        calls = [(work, (number, 15)) for number in TASKS]
+        queued = pool.submit(login.alice.outcomes, *calls, engine=THREADS)
+        until(both_threads_are_busy, 5 * MINUTE)
+        time.sleep(2)  # what is promised of a start counts from some milliseconds after it
+        machine.down(crash=True)
+        began = time.monotonic()
+        machine.up()
+        done, begun = counts()
+        print(f"up after {time.monotonic() - began:.0f} s; {done} had ended, {begun} begun")
+        outcomes = queued.result()
+    assert len(outcomes) == len(TASKS)
+    errors = [outcome.error for outcome in outcomes if outcome.error]
+    assert len(errors) <= 2, errors  # what the two threads had begun
+    assert all("TaskInterrupted" in error and "restarted" in error for error in errors), errors
+    ran = lines(machine, f"{EXPORTED}/begun")
+    assert len(ran) == len(set(ran)), "none ran twice"
+    ended = {outcome.value for outcome in outcomes if not outcome.error}
+    assert ended == set(map(int, lines(machine, f"{EXPORTED}/done")))
 
 
 def test_tasks_outlive_a_minute_without_the_server_of_their_home(login):
