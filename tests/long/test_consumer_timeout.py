@@ -3,9 +3,14 @@
 
 import re
 
+import pytest
+
 THREADS = "ThreadPoolEngine"
 TASKS = 120
 SECONDS = 3
+PATIENCE = TASKS * SECONDS  # twice what two threads take
+
+pytestmark = pytest.mark.timeout(PATIENCE + 300)
 
 
 def slow(number, seconds):
@@ -25,13 +30,13 @@ def test_no_consumer_is_cut_and_nothing_runs_twice(warm):
     try:
         # Channels know it from their opening on.
         broker.run("rabbitmqctl", "-q", "close_all_connections", "for their consumer_timeout")
-        person = warm.researcher("alice")
+        person = warm.researcher("alice").waiting(PATIENCE)
         calls = [(slow, (number, SECONDS)) for number in range(TASKS)]
-        # The driver stops waiting after 100 s, and its Executor ends with the last task.
-        command = person.command(*calls, engine=THREADS)
-        person.host.run(*command, environment=person.environment, timeout=TASKS * SECONDS)
+        outcomes = person.outcomes(*calls, engine=THREADS)
     finally:
         broker.run("rabbitmqctl", "-q", "eval", setting.format(1_800_000))
+    assert [outcome.error for outcome in outcomes if outcome.error] == []
+    assert [outcome.value for outcome in outcomes] == list(range(TASKS))
     ran = warm.host.run("cat", "/home/alice/slow").stdout.split()
     assert sorted(map(int, ran)) == list(range(TASKS))
     log = broker.run("sh", "-c", "cat /var/log/rabbitmq/*.log").stdout

@@ -7,6 +7,8 @@ import pytest
 
 THREADS = "ThreadPoolEngine"
 
+pytestmark = pytest.mark.timeout(300)
+
 
 def who():
     import os

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from system.hosts import Host
 from system.site import SDK_TRUST, Client
@@ -67,6 +68,12 @@ class Researcher:
         self._patience = patience
         self._sdk = sdk
         self._endpoint_id = endpoint_id
+
+    def waiting(self, patience: float) -> Self:
+        """The same researcher, whose calls may take that many seconds together."""
+        other = copy.copy(self)
+        other._patience = patience
+        return other
 
     def command(self, *calls: Call, **config: Any) -> list[str | Path]:
         """A command line which submits `calls` at once and prints their outcomes."""
