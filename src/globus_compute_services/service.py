@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 _BROKER_GRACE_S = 30
 _STOP_GRACE_S = 15
+_CONFIRM_GRACE_S = 5
 
 
 class _Server(WebServer):
@@ -126,9 +127,10 @@ async def _run(parts: Parts, housekeeper: Housekeeper, owner: ExitStack) -> None
     )
     try:
         async with asyncio.TaskGroup() as group:
+            sending = group.create_task(parts.dispatcher.run())
             background = [
+                sending,
                 group.create_task(parts.link.run()),
-                group.create_task(parts.dispatcher.run()),
                 group.create_task(parts.starter.run()),
                 group.create_task(housekeeper.run()),
                 group.create_task(notify.keep_watchdog_fed()),
@@ -136,6 +138,9 @@ async def _run(parts: Parts, housekeeper: Housekeeper, owner: ExitStack) -> None
                 *(group.create_task(intake.run()) for intake in intakes),
             ]
             await server.serve(sockets=listeners)
+            # What was sent and is not noted as sent would be sent again by the next process.
+            parts.dispatcher.stop()
+            await asyncio.wait([sending], timeout=_CONFIRM_GRACE_S)
             for task in background:
                 task.cancel()
     finally:

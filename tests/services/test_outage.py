@@ -103,6 +103,22 @@ def test_a_result_which_cannot_be_stored_is_not_acknowledged(
     assert list(results_of(alice, group, 1).values()) == ["kept"]
 
 
+def test_a_stop_leaves_nothing_to_be_sent_again(services: Services, alice: Researcher) -> None:
+    registration = alice.register()
+    function = alice.register_function()
+    count = 300
+    tasks = [payload(n) for n in range(count)]
+    group = alice.submit(registration["endpoint_id"], function, tasks)["task_group_id"]
+    answer = alice.done("GET", "/v2/get_amqp_result_connection_url")
+    queue = f"{answer['queue_prefix']}{group}"
+    with connected(answer["connection_url"]) as broker, echoing(registration):
+        broker.take(queue, 30)
+        assert services.stop() == 0
+        services.start()
+        broker.take(queue, count - 30)
+        assert broker.nothing_in(queue)
+
+
 def registered_again(alice: Researcher, registration: dict[str, Any]) -> bool:
     asked = {"endpoint_name": "test", "metadata": {"hostname": "here"}}
     answer = alice.call("PUT", f"/v3/endpoints/{registration['endpoint_id']}", asked)

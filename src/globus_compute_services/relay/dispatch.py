@@ -45,19 +45,25 @@ class Dispatcher:
         self._result_queue_arguments = result_queue_arguments(retention_days)
         self._wake = asyncio.Event()
         self._wake.set()
+        self._stopping = False
 
     def wake(self) -> None:
         """Say that there is something new in the outbox."""
         self._wake.set()
 
+    def stop(self) -> None:
+        """Have :meth:`run` end once what it has sent is confirmed, and forgotten."""
+        self._stopping = True
+        self._wake.set()
+
     async def run(self) -> None:
-        """Send for ever; waits without polling while there is nothing to do or no broker."""
-        while True:
+        """Send until stopped; waits without polling while there is nothing to do or no broker."""
+        while not self._stopping:
             await self._wake.wait()
             await self._link.up.wait()
             self._wake.clear()
             try:
-                while rows := await self._next_rows():
+                while not self._stopping and (rows := await self._next_rows()):
                     await self._send(rows)
             except (BrokerDown, BrokerRefused) as error:
                 log.warning("Sending is interrupted: %s", error)
