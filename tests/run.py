@@ -194,11 +194,11 @@ SUITES = [
     Suite("demo", "", 1.5 * MINUTE, run_commands(("demo",))),
 ]
 LONG_SUITES = [
-    Suite("long", "tests/long", 60 * MINUTE, run_here),
+    Suite("long", "tests/long", 35 * MINUTE, run_here),
     Suite(
         "endpoint-long",
         "tests/endpoint",
-        10 * MINUTE,
+        6 * MINUTE,
         only_long(run_in_host("rabbitmq-server", peer=True)),
     ),
     Suite(
