@@ -12,6 +12,8 @@ import platform
 import socket
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -28,7 +30,7 @@ __all__ = ["Heartbeat", "IdleWatch", "status_report", "who_we_are"]
 log = logging.getLogger(__name__)
 
 
-_STARTS = 512  # tasks in one report: the services take note of each
+_STARTS = 512  # tasks in one report: the services take note of each, and of no more
 
 
 def status_report(
@@ -81,9 +83,8 @@ class Heartbeat:
         self._begun: dict[str, int] = {}
 
     def note_start(self, task_id: str) -> None:
-        """Have the next report say that a task has begun, unless it has ended by then."""
-        if len(self._begun) < _STARTS:
-            self._begun[task_id] = time.time_ns()
+        """Have a report say that a task has begun, unless it has ended by then."""
+        self._begun[task_id] = time.time_ns()
 
     def note_end(self, task_id: str) -> None:
         """A task needs no mention any more."""
@@ -113,15 +114,19 @@ class Heartbeat:
     def _publish(self, more: dict[str, Any]) -> None:
         if self._last is not None and not self._last.done():
             self._last.cancel()
-        begun, self._begun = self._begun, {}
+        begun = dict(islice(self._begun.items(), _STARTS))
         report = status_report(self._endpoint_id, self._state() | more, begun)
         self._last = self._publisher.publish(report)
-        self._last.add_done_callback(_noted)
+        self._last.add_done_callback(partial(self._noted, begun))
 
-
-def _noted(future: asyncio.Future[None]) -> None:
-    if not future.cancelled() and (error := future.exception()) is not None:
-        log.warning("A heartbeat was not taken: %s", error)
+    def _noted(self, begun: Mapping[str, int], future: asyncio.Future[None]) -> None:
+        if future.cancelled():
+            return
+        if (error := future.exception()) is not None:
+            log.warning("A heartbeat was not taken: %s", error)
+            return
+        for task_id in begun:
+            self._begun.pop(task_id, None)
 
 
 class IdleWatch:

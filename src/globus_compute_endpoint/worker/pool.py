@@ -11,6 +11,7 @@ a pool of another shape than is known here runs as it is. It imports only what P
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import platform
@@ -19,6 +20,7 @@ import re
 import runpy
 import selectors
 import socket
+import struct
 import sys
 import threading
 from collections import deque
@@ -49,6 +51,7 @@ _KNOWN_USED = {
     ("tasks_in_progress", "["),
     ("tasks_in_progress", ".pop"),
 }
+_PATIENCE = struct.pack("ll", 30, 0)  # a struct timeval: seconds and microseconds
 # In a worker, where nobody else could import this module.
 _REVIVE = """
 (lambda module: (exec(source, module.__dict__), module.Channel(connection))[1])(
@@ -82,9 +85,10 @@ class Dispatcher:
 
     def __init__(self, source: str) -> None:
         self._source = source
+        self._living = threading.Lock()  # for the workers: held for a moment only
+        self._workers: set[_Worker] = set()
         self._lock = threading.Lock()  # for what follows, but for the selector
         self.waiting: deque[dict[str, Any]] = deque()  # tasks
-        self._workers: set[_Worker] = set()
         self._idle: deque[_Worker] = deque()
         self._newest: _Worker | None = None
         self._results: deque[bytes | None] = deque()
@@ -104,12 +108,13 @@ class Dispatcher:
         """A new worker gets a channel in place of this, as it is started."""
         near, far = Pipe()
         worker = _Worker(near, far)
+        with self._living:  # first: somebody may be sending to a dead one, and have the other lock
+            for each in self._workers:  # Parsl has seen one die, perhaps
+                each.hang_up_if_dead()
         with self._lock:
             if self._newest is not None:
                 self._newest.has_started()
             self._newest = worker
-            for each in self._workers:  # Parsl has seen one die, perhaps
-                each.hang_up_if_dead()
         self._selector.register(near, selectors.EVENT_READ, partial(self._hear, worker))
         return eval, (_REVIVE, {"source": self._source, "connection": far})
 
@@ -143,7 +148,8 @@ class Dispatcher:
             if worker.pid is None:  # what it says first
                 worker.rank, worker.pid = map(int, said.split())
                 worker.has_started()
-                self._workers.add(worker)
+                with self._living:
+                    self._workers.add(worker)
             else:
                 self._results.append(said)
                 worker.task_id = None
@@ -155,16 +161,18 @@ class Dispatcher:
             worker = self._idle.popleft()
             try:
                 worker.near.send(self.waiting[0])
-            except OSError:
-                continue  # it is dead, as will be heard
+            except OSError:  # it is dead or hangs: it gets nothing more, and its end is heard
+                worker.hang_up()
+                continue
             worker.task_id = self.waiting.popleft()["task_id"]
 
     def _lose(self, worker: _Worker) -> None:
         """Answer the task of a worker which has died. The pool itself starts another one."""
         with self._lock:
             self._selector.unregister(worker.near)
-            worker.near.close()
-            self._workers.discard(worker)
+            with self._living:
+                self._workers.discard(worker)
+                worker.near.close()
             if worker in self._idle:
                 self._idle.remove(worker)
             if worker.task_id is not None:
@@ -176,6 +184,8 @@ class _Worker:
 
     def __init__(self, near: Connection, far: Connection) -> None:
         self.near = near
+        with self._socket() as end:  # a worker which has no task reads at once
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _PATIENCE)
         self._far = far  # held only until the process has it: its death is to be heard
         self.rank: int | None = None
         self.pid: int | None = None
@@ -190,8 +200,15 @@ class _Worker:
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
-            with socket.socket(fileno=os.dup(self.near.fileno())) as end:
-                end.shutdown(socket.SHUT_RDWR)
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        """Have its end be heard."""
+        with self._socket() as end, contextlib.suppress(OSError):  # it has hung up itself
+            end.shutdown(socket.SHUT_RDWR)
+
+    def _socket(self) -> socket.socket:
+        return socket.socket(fileno=os.dup(self.near.fileno()))
 
 
 class _End:

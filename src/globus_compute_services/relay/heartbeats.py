@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _DEFAULT_PERIOD_S = 30.0
 _LONGEST_PERIOD_S = 3600.0
+_TASKS = 4096  # of which a report may speak: each is a write
 _LONGEST_MESSAGE = 10_000  # characters; each failed task gets a copy
 
 
@@ -140,7 +142,7 @@ def _parse(delivery: Delivery) -> _Report | None:
         state = storable_document(message.global_state)
         progress = {
             UUID(task_id): transitions[-1].state.value
-            for task_id, transitions in message.task_statuses.items()
+            for task_id, transitions in islice(message.task_statuses.items(), _TASKS)
             if transitions
         }
     except Exception as error:  # noqa: BLE001 (any bytes may come, and unpack tells in many ways)
