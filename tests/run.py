@@ -188,7 +188,7 @@ SUITES = [
         9.5 * MINUTE,
         run_in_host("rabbitmq-server", "postgresql", peer=True),
     ),
-    Suite("endpoint", "tests/endpoint", 9 * MINUTE, run_in_host("rabbitmq-server", peer=True)),
+    Suite("endpoint", "tests/endpoint", 11 * MINUTE, run_in_host("rabbitmq-server", peer=True)),
     Suite("system", "tests/system", 11.5 * MINUTE, run_here),
     Suite("faults", "tests/system/faults", 5 * MINUTE, run_here),
     Suite("demo", "", 1.5 * MINUTE, run_commands(("demo",))),
