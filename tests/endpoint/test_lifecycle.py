@@ -313,7 +313,9 @@ def test_what_fails_in_the_background_is_told_in_the_foreground(site: Person):
 
 def test_a_broker_out_of_reach_is_told_in_the_foreground(site: Person):
     site.configure("mine", f"{_THREADS}amqp_port: 1\n")
-    command = [sys.executable, "-m", "globus_compute_endpoint", "start", "mine"]
+    # Tests which run in the background have SIGINT ignored, as have their children: signal(7).
+    heeding = ["env", "--default-signal=INT"]
+    command = [*heeding, sys.executable, "-m", "globus_compute_endpoint", "start", "mine"]
     with subprocess.Popen(
         command, env=site.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as start:
