@@ -20,7 +20,7 @@ import pytest
 from endpoint.harness import AMQP_URL, Harness
 from globus_compute_endpoint.engines.base import TaskRequest
 from globus_compute_endpoint.host.paths import JOURNAL_FILE, holds_work, state_directory
-from globus_compute_endpoint.user_endpoint.journal import Batch, State
+from globus_compute_endpoint.user_endpoint.journal_batch import Batch, State
 from globus_compute_endpoint.user_endpoint.journal_files import open_journal
 from support.tasks import value_of
 

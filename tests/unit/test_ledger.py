@@ -15,7 +15,8 @@ from globus_compute_endpoint.amqp import Delivery
 from globus_compute_endpoint.config.journal import JournalConfig
 from globus_compute_endpoint.engines.base import TaskRequest
 from globus_compute_endpoint.user_endpoint.heartbeat import IdleWatch
-from globus_compute_endpoint.user_endpoint.journal import Batch, Journal, State
+from globus_compute_endpoint.user_endpoint.journal import Journal
+from globus_compute_endpoint.user_endpoint.journal_batch import Batch, State
 from globus_compute_endpoint.user_endpoint.journal_files import open_journal
 from globus_compute_endpoint.user_endpoint.journal_thread import JournalMarks, JournalThread
 from globus_compute_endpoint.user_endpoint.ledger import Ledger, Neighbours

@@ -16,7 +16,7 @@ from globus_compute_endpoint.engines.base import TaskRequest
 from globus_compute_endpoint.host.file_systems import FileSystem
 from globus_compute_endpoint.host.paths import JOURNAL_FILE
 from globus_compute_endpoint.user_endpoint import journal_files
-from globus_compute_endpoint.user_endpoint.journal import Batch, State
+from globus_compute_endpoint.user_endpoint.journal_batch import Batch, State
 from globus_compute_endpoint.user_endpoint.journal_files import is_damage, mark, open_journal
 from globus_compute_endpoint.user_endpoint.recovery import Interruption, recover
 from globus_compute_endpoint.user_endpoint.salvage import open_sound, salvage, set_aside

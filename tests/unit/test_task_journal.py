@@ -16,7 +16,8 @@ from globus_compute_endpoint.host.paths import JOURNAL_FILE, holds_work
 from globus_compute_endpoint.problem import Problem
 from globus_compute_endpoint.user_endpoint import journal as module
 from globus_compute_endpoint.user_endpoint.inspection import rows, tasks_in
-from globus_compute_endpoint.user_endpoint.journal import Batch, Journal, State
+from globus_compute_endpoint.user_endpoint.journal import Journal
+from globus_compute_endpoint.user_endpoint.journal_batch import Batch, State
 from globus_compute_endpoint.user_endpoint.journal_files import (
     close_open_tasks,
     mark,
@@ -29,7 +30,7 @@ import sys
 from pathlib import Path
 from uuid import uuid4
 from globus_compute_endpoint.engines.base import TaskRequest
-from globus_compute_endpoint.user_endpoint.journal import Batch, State
+from globus_compute_endpoint.user_endpoint.journal_batch import Batch, State
 from globus_compute_endpoint.user_endpoint.journal_files import open_journal
 journal, seq = open_journal(Path(sys.argv[1])), 0
 while True:

@@ -13,7 +13,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from globus_compute_endpoint.host.paths import JOURNAL_FILE
 from globus_compute_endpoint.problem import ExitStatus, Problem
-from globus_compute_endpoint.user_endpoint.journal import Journal, OpenTask, State
+from globus_compute_endpoint.user_endpoint.journal import Journal, OpenTask
+from globus_compute_endpoint.user_endpoint.journal_batch import State
 
 __all__ = ["STATES", "StateName", "TaskRow", "rows", "tasks_in"]
 

@@ -11,17 +11,15 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import IntEnum
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 from globus_compute_endpoint.engines.base import TaskRequest
+from globus_compute_endpoint.user_endpoint.journal_batch import Batch, State
 from globus_compute_endpoint.user_endpoint.journal_rows import (
     damage,
-    packed_history,
-    packed_request,
     task_of,
     unpacked_history,
     unpacked_request,
@@ -29,10 +27,8 @@ from globus_compute_endpoint.user_endpoint.journal_rows import (
 
 __all__ = [
     "SCHEMA_VERSION",
-    "Batch",
     "Journal",
     "OpenTask",
-    "State",
     "prepare",
 ]
 
@@ -97,78 +93,6 @@ FROM tasks WHERE state = 4 AND (confirmed < ? OR seq <= (
 """
 _SPARE = 1024  # pages which are kept for what comes, and given back at a time otherwise
 _AT_ONCE = (64, 32, 16, 8, 4, 2, 1)  # rows of a statement: few kinds, so that SQLite knows them
-
-Row = tuple[int, str, int, int | None, int | None, int | None, int | None, int | None, int | None,
-            str | None, str | None]  # fmt: skip
-
-
-class State(IntEnum):
-    """How far a task is. SUBMITTED: an engine has it; CONFIRMED: the broker has its result."""
-
-    RECEIVED = 0
-    SUBMITTED = 1
-    STARTED = 2
-    FINISHED = 3
-    CONFIRMED = 4
-
-
-@dataclass(slots=True)
-class Batch:
-    """What is to be written in one transaction."""
-
-    rows: list[Row] = field(default_factory=list)
-    contents: list[tuple[int, bytes]] = field(default_factory=list)
-    removed: list[int] = field(default_factory=list)  # contents
-
-    def __bool__(self) -> bool:
-        return bool(self.rows)
-
-    def receive(self, seq: int, task: TaskRequest, state: State) -> None:
-        """Add a task which has come, and goes to its engine at once if it is SUBMITTED."""
-        submitted = task.received if state is State.SUBMITTED else None
-        self.rows.append(
-            (
-                seq, task.task_id, state, task.received, submitted, None, None, None,
-                len(task.body), packed_history(task.history), packed_request(task),
-            )
-        )  # fmt: skip
-        self.contents.append((seq, task.body))
-
-    def submit(self, seq: int, task_id: str, history: Sequence[str] | None = None) -> None:
-        """Note that an engine has it; ``history`` where that is another now."""
-        past = None if history is None else packed_history(history)
-        now = time.time_ns()
-        self.rows.append(
-            (seq, task_id, State.SUBMITTED, None, now, None, None, None, None, past, None)
-        )
-
-    def start(self, seq: int, task_id: str, started: int) -> None:
-        """Note when it has begun, in ns since the epoch."""
-        self.rows.append(
-            (seq, task_id, State.STARTED, None, None, started, None, None, None, None, None)
-        )
-
-    def finish(self, seq: int, task_id: str, result: bytes, started: int | None = None) -> None:
-        """Add its result, in the place of its body; ``started``: when it began, if not noted."""
-        now, size = time.time_ns(), len(result)
-        self.rows.append(
-            (seq, task_id, State.FINISHED, None, None, started, now, None, size, None, None)
-        )
-        self.contents.append((seq, result))
-
-    def confirm(self, seq: int, task_id: str) -> None:
-        """Note that the broker has its result; no more than its id and times are kept."""
-        now = time.time_ns()
-        self.rows.append(
-            (seq, task_id, State.CONFIRMED, None, None, None, None, now, 0, None, None)
-        )
-        self.removed.append(seq)
-
-    def extend(self, later: Batch) -> None:
-        """Add what came later."""
-        self.rows += later.rows
-        self.contents += later.contents
-        self.removed += later.removed
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from globus_compute_endpoint.backoff import Backoff
 from globus_compute_endpoint.config.journal import JournalConfig
 from globus_compute_endpoint.engines.base import TaskRequest
 from globus_compute_endpoint.user_endpoint.backlog import Backlog, Entry
-from globus_compute_endpoint.user_endpoint.journal import Batch, Journal, State
+from globus_compute_endpoint.user_endpoint.journal import Journal
+from globus_compute_endpoint.user_endpoint.journal_batch import Batch, State
 from globus_compute_endpoint.user_endpoint.journal_files import is_damage
 from globus_compute_endpoint.user_endpoint.journal_thread import JournalThread
 from globus_compute_endpoint.user_endpoint.recovery import Recovered

@@ -8,7 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from globus_compute_endpoint.engines.attempts import lost_attempt, tell_attempts
-from globus_compute_endpoint.user_endpoint.journal import Batch, Journal, OpenTask, State
+from globus_compute_endpoint.user_endpoint.journal import Journal, OpenTask
+from globus_compute_endpoint.user_endpoint.journal_batch import Batch, State
 from globus_compute_endpoint.worker import task as worker
 
 __all__ = ["Interruption", "Recovered", "recover"]

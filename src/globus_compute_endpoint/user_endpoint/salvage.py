@@ -26,7 +26,8 @@ from globus_compute_common.messagepack.message_types import Result, Task
 from globus_compute_endpoint.host.durable import sync_directory
 from globus_compute_endpoint.host.paths import JOURNAL_FILE, holds_work
 from globus_compute_endpoint.problem import ExitStatus, Problem, cannot_write
-from globus_compute_endpoint.user_endpoint.journal import Journal, State
+from globus_compute_endpoint.user_endpoint.journal import Journal
+from globus_compute_endpoint.user_endpoint.journal_batch import State
 from globus_compute_endpoint.user_endpoint.journal_files import (
     SIDE_FILES,
     is_damage,
