@@ -189,6 +189,7 @@ SUITES = [
         run_in_host("rabbitmq-server", "postgresql", peer=True),
     ),
     Suite("endpoint", "tests/endpoint", 11 * MINUTE, run_in_host("rabbitmq-server", peer=True)),
+    Suite("clusters", "tests/clusters", 5 * MINUTE, run_in_host("rabbitmq-server", peer=True)),
     Suite("system", "tests/system", 11.5 * MINUTE, run_here),
     Suite("faults", "tests/system/faults", 5 * MINUTE, run_here),
     Suite("demo", "", 1.5 * MINUTE, run_commands(("demo",))),
@@ -199,6 +200,12 @@ LONG_SUITES = [
         "endpoint-long",
         "tests/endpoint",
         6 * MINUTE,
+        only_long(run_in_host("rabbitmq-server", peer=True)),
+    ),
+    Suite(
+        "clusters-long",
+        "tests/clusters",
+        15 * MINUTE,
         only_long(run_in_host("rabbitmq-server", peer=True)),
     ),
     Suite(

@@ -21,7 +21,7 @@ from parsl.jobs.strategy import Strategy
 
 from globus_compute_endpoint.engines.base import JobLog
 from globus_compute_endpoint.engines.batch_jobs import JobGate, is_away, runs_batch_jobs
-from globus_compute_endpoint.engines.htex_options import PromptLocalProvider
+from globus_compute_endpoint.engines.providers import PromptLocalProvider
 from globus_compute_endpoint.host.patience import in_thread
 
 __all__ = ["ExecutorLife"]

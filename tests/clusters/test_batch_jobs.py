@@ -2,7 +2,6 @@
 """Batch jobs of a real Slurm, and what becomes of them when their user endpoint is killed."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from endpoint.harness import Harness
 from endpoint.test_user_endpoint import error_of, value
 from support import slurm
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = [pytest.mark.timeout(150), pytest.mark.usefixtures("cluster")]
 
 ENGINE = """\
 engine:
@@ -33,12 +32,6 @@ def begin(path: str, seconds: float) -> str:
         file.write("x")
     time.sleep(seconds)
     return os.environ["SLURM_JOB_ID"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    with slurm.cluster():
-        yield
 
 
 def kill(harness: Harness) -> None:
