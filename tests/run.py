@@ -3,21 +3,26 @@
 
     run.py [--suites NAME…] [-- PYTEST-ARGUMENT…]
 
-Without names, all suites run but the long ones. A suite whose budget runs out has failed, a skipped
-test has failed. Nothing that a suite starts outlives it: neither processes nor test hosts.
+Without names, all suites run but the long ones. Suites which mostly wait run two at a time, with
+their names before what they print. A suite whose budget runs out has failed, a skipped test has
+failed. Nothing that a suite starts outlives it: neither processes nor test hosts.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from types import FrameType
 
@@ -47,12 +52,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite: where its tests are, how long they may take, how they are run."""
+    """A suite: where its tests are, how long they may take, how they are run.
+
+    Neighbours with the same ``lane_group`` run at the same time.
+    """
 
     name: str
     directory: str
     budget: float
     run: Callable[[Suite, Sequence[str]], Outcome]
+    lane_group: str = ""
 
     @property
     def report(self) -> Path:
@@ -63,15 +72,66 @@ class OutOfTime(Exception):
     """A suite's budget ran out."""
 
 
-def execute(command: Sequence[str], budget: float) -> int:
-    """Run a command in a session of its own, which ends with it. Raises OutOfTime."""
-    process = subprocess.Popen(command, cwd=TREE, start_new_session=True)
-    try:
-        return process.wait(budget)
-    except subprocess.TimeoutExpired:
-        raise OutOfTime from None
-    finally:
+class Sessions:
+    """What the suites have started, to be ended at once when the run is stopped."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def start(self, command: Sequence[str], output: int | None) -> subprocess.Popen[bytes]:
+        """Start a command in a session of its own. Raises OutOfTime in a run which was stopped."""
+        with self._lock:
+            if self._stopped:
+                raise OutOfTime
+            process = subprocess.Popen(
+                command, cwd=TREE, start_new_session=True, stdout=output, stderr=output
+            )
+            self._running.add(process)
+            return process
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
         end_session(process)
+        with self._lock:
+            self._running.discard(process)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            left = list(self._running)
+        for process in left:
+            end_session(process)
+
+
+_sessions = Sessions()
+
+
+def execute(suite: Suite, command: Sequence[str], budget: float) -> int:
+    """Run a command of a suite in a session of its own, which ends with it. Raises OutOfTime."""
+    with contextlib.ExitStack() as stack:
+        process = _sessions.start(command, printer(stack, suite) if suite.lane_group else None)
+        stack.callback(_sessions.end, process)
+        try:
+            return process.wait(budget)
+        except subprocess.TimeoutExpired:
+            raise OutOfTime from None
+
+
+def printer(stack: contextlib.ExitStack, suite: Suite) -> int:
+    """Return a descriptor whose lines are printed with the suite's name before them."""
+    reader, writer = os.pipe()
+
+    def print_lines() -> None:
+        with open(reader, errors="replace") as lines:
+            for line in lines:
+                print(f"{suite.name}: {line}", end="", flush=True)
+
+    thread = threading.Thread(target=print_lines, daemon=True)
+    thread.start()
+    stack.callback(thread.join, 5)
+    stack.callback(os.close, writer)
+    return writer
 
 
 def end_session(process: subprocess.Popen[bytes]) -> None:
@@ -95,7 +155,7 @@ def run_commands(*commands: Sequence[str]) -> Callable[[Suite, Sequence[str]], O
         for command in commands:
             title = " ".join(command)
             began = time.monotonic()
-            if execute([PYTHON, "-m", *command], suite.budget) == 0:
+            if execute(suite, [PYTHON, "-m", *command], suite.budget) == 0:
                 outcome.passed += 1
             else:
                 outcome.failures.append(title)
@@ -108,13 +168,15 @@ def run_commands(*commands: Sequence[str]) -> Callable[[Suite, Sequence[str]], O
 def pytest_command(suite: Suite, report: str, arguments: Sequence[str]) -> list[str]:
     below = f"{suite.directory}/"
     others = [other.directory for other in SUITES if other.directory.startswith(below)]
-    options = ["-q", f"--junitxml={report}", *(f"--ignore={other}" for other in others)]
+    # Half a line of dots would wait for its end.
+    telling = ["--verbose", "--no-header"] if suite.lane_group else ["--quiet"]
+    options = [*telling, f"--junitxml={report}", *(f"--ignore={other}" for other in others)]
     return [PYTHON, "-m", "pytest", suite.directory, *options, *arguments]
 
 
 def run_here(suite: Suite, arguments: Sequence[str]) -> Outcome:
     """The tests run on this machine."""
-    status = execute(pytest_command(suite, str(suite.report), arguments), suite.budget)
+    status = execute(suite, pytest_command(suite, str(suite.report), arguments), suite.budget)
     return read_report(suite, status)
 
 
@@ -140,6 +202,7 @@ def run_in_host(
             host.start_services(*services)
             command = pytest_command(suite, "/tmp/report.xml", arguments)
             status = execute(
+                suite,
                 host.command(*command, user=user, directory=TREE, environment=environment),
                 deadline - time.monotonic(),
             )
@@ -185,11 +248,18 @@ SUITES = [
     Suite(
         "services",
         "tests/services",
-        9.5 * MINUTE,
+        12 * MINUTE,
         run_in_host("rabbitmq-server", "postgresql", peer=True),
+        lane_group="hosts",
     ),
-    Suite("endpoint", "tests/endpoint", 11 * MINUTE, run_in_host("rabbitmq-server", peer=True)),
-    Suite("clusters", "tests/clusters", 5 * MINUTE, run_in_host("rabbitmq-server", peer=True)),
+    Suite(
+        "endpoint",
+        "tests/endpoint",
+        13 * MINUTE,
+        run_in_host("rabbitmq-server", peer=True),
+        lane_group="hosts",
+    ),
+    Suite("clusters", "tests/clusters", 6 * MINUTE, run_in_host("rabbitmq-server", peer=True)),
     Suite("system", "tests/system", 11.5 * MINUTE, run_here),
     Suite("faults", "tests/system/faults", 5 * MINUTE, run_here),
     Suite("demo", "", 1.5 * MINUTE, run_commands(("demo",))),
@@ -232,10 +302,28 @@ def run_suite(suite: Suite, arguments: Sequence[str]) -> Outcome:
         outcome = Outcome(failures=[f"{suite.name}: not done after {suite.budget:.0f} s"])
     except subprocess.SubprocessError as error:
         outcome = Outcome(failures=[f"{suite.name}: {error}"])
-    finally:
-        remove_hosts()
     outcome.duration = time.monotonic() - began
     return outcome
+
+
+def run_all(suites: Sequence[Suite], arguments: Sequence[str]) -> Iterator[tuple[str, Outcome]]:
+    """Run suites in order, neighbours of one group at the same time."""
+    for _, neighbours in groupby(suites, key=lambda each: each.lane_group or each.name):
+        try:
+            yield from run_group(list(neighbours), arguments)
+        finally:
+            remove_hosts()
+
+
+def run_group(group: Sequence[Suite], arguments: Sequence[str]) -> Iterator[tuple[str, Outcome]]:
+    with ThreadPoolExecutor(len(group)) as lanes:
+        try:
+            running = [lanes.submit(run_suite, suite, arguments) for suite in group]
+            for suite, future in zip(group, running, strict=True):
+                yield suite.name, future.result()
+        except BaseException:
+            _sessions.stop()
+            raise
 
 
 def summarize(outcomes: dict[str, Outcome]) -> int:
@@ -274,10 +362,10 @@ def main() -> int:
     outcomes = {}
     try:
         remove_orphans()
-        for suite in filter(has_tests, chosen):
-            outcomes[suite.name] = run_suite(suite, options.arguments)
+        for name, outcome in run_all([*filter(has_tests, chosen)], options.arguments):
+            outcomes[name] = outcome
     except KeyboardInterrupt as why:
-        print(f"\nrun: stopped ({why or 'Ctrl-C'})", file=sys.stderr)
+        print(f"\nrun: stopped ({str(why) or 'Ctrl-C'})", file=sys.stderr)
         return 130
     return 1 if summarize(outcomes) else 0
 
