@@ -11,6 +11,7 @@ from globus_compute_sdk.serialize.facade import parse_allowlist
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 __all__ = [
+    "BlocksEngineConfig",
     "EngineConfig",
     "GlobusComputeEngineConfig",
     "ProcessPoolEngineConfig",
@@ -69,15 +70,21 @@ class JobStatus(BaseModel):
     strategy_period: Annotated[float, Field(gt=0)] = 5.0
 
 
-class GlobusComputeEngineConfig(_AnyEngine):
-    """``type: GlobusComputeEngine``; options which are not named here are HTEX's own."""
+class BlocksEngineConfig(_AnyEngine):
+    """An engine on blocks of nodes, by Parsl; options not named here are its executor's own."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    type: Literal["GlobusComputeEngine"] = "GlobusComputeEngine"
+    type: str
     provider: dict[str, Any] = Field(default_factory=lambda: {"type": "LocalProvider"})
     strategy: Literal["simple", "htex_auto_scale", "none"] = "simple"
     job_status_kwargs: JobStatus = JobStatus()
+
+
+class GlobusComputeEngineConfig(BlocksEngineConfig):
+    """``type: GlobusComputeEngine``."""
+
+    type: Literal["GlobusComputeEngine"] = "GlobusComputeEngine"
 
 
 EngineConfig = Annotated[

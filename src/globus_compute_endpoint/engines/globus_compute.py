@@ -19,7 +19,7 @@ from parsl.executors.errors import BadStateException, InvalidResourceSpecificati
 from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 
 from globus_compute_endpoint.backoff import Backoff
-from globus_compute_endpoint.config.engines import GlobusComputeEngineConfig
+from globus_compute_endpoint.config.engines import BlocksEngineConfig
 from globus_compute_endpoint.engines.base import Engine, EngineContext, JobLog, TaskRequest
 from globus_compute_endpoint.engines.batch_jobs import cancel_jobs, runs_batch_jobs
 from globus_compute_endpoint.engines.handoff import Handoff
@@ -49,7 +49,7 @@ Done = tuple[ExecutorLife, str, Future[bytes]]
 class GlobusComputeEngine(Engine):
     """Runs tasks in HTEX. An executor which is lost is replaced when the next task needs it."""
 
-    def __init__(self, config: GlobusComputeEngineConfig, **options: Any) -> None:
+    def __init__(self, config: BlocksEngineConfig, **options: Any) -> None:
         super().__init__(**options)
         self._config = config
         self._make_executor = executor_factory(config)

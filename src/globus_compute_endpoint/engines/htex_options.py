@@ -14,7 +14,7 @@ from parsl.executors import HighThroughputExecutor
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.providers import LocalProvider
 
-from globus_compute_endpoint.config.engines import GlobusComputeEngineConfig
+from globus_compute_endpoint.config.engines import BlocksEngineConfig
 from globus_compute_endpoint.config.loading import KeyPath, WrongOption
 from globus_compute_endpoint.engines.batch_jobs import correct_cancelling
 from globus_compute_endpoint.engines.parsl_objects import call, known, typed
@@ -57,7 +57,7 @@ _ADDRESSES = (
 _ENGINE: KeyPath = ("engine",)
 
 
-def executor_factory(config: GlobusComputeEngineConfig) -> Callable[[], Any]:
+def executor_factory(config: BlocksEngineConfig) -> Callable[[], Any]:
     """Return a function which makes an executor, each time anew; it has worked once.
 
     Raises:
@@ -80,7 +80,7 @@ def executor_factory(config: GlobusComputeEngineConfig) -> Callable[[], Any]:
         if isinstance(provider, LocalProvider):
             options = {"address": _LOOPBACK, **_LOCAL_HEARTBEATS, **options}
         options["provider"] = provider
-        options["label"] = config.label or "GlobusComputeEngine"
+        options["label"] = config.label or config.type
         watched = [sys.executable, "-c", _INTERCHANGE, str(os.getpid())]
         options.setdefault("interchange_launch_cmd", watched)
         options.setdefault("launch_cmd", _POOL)
