@@ -144,6 +144,29 @@ def test_a_full_disk_costs_lines_which_are_counted(journal: Journal, tmp_path: P
     handler.close()
 
 
+def test_a_long_file_is_put_aside_and_replaces_an_earlier_one(journal: Journal, tmp_path: Path):
+    path, earlier = tmp_path / "endpoint.log", tmp_path / "endpoint.log.1"
+    handler = LogFile(path, "begins\n", size_limit=1000)
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+    for n in range(25):
+        log.info("%04d %s", n, "x" * 95)
+        flush()
+    handler.close()
+    numbers = [
+        int(n) for n in re.findall(r"^(\d{4}) x", earlier.read_text() + path.read_text(), re.M)
+    ]
+    assert numbers == list(range(10, 25))
+    assert path.read_text().startswith(f"(earlier lines are in {earlier})\n")
+    assert {each.name for each in tmp_path.iterdir()} == {path.name, earlier.name}
+    handler = LogFile(path, "begins\n", size_limit=100)  # what an earlier process has left counts
+    logging.getLogger().addHandler(handler)
+    log.info("anew")
+    handler.close()
+    assert "0024" in earlier.read_text()
+    assert path.read_text().endswith("\nanew\n")
+
+
 def test_each_record_names_its_endpoint(journal: Journal, tmp_path: Path):
     log_to(tmp_path / "endpoint.log", "an-endpoint", debug=False)
     log.info("x", extra={"GC_TASK_ID": "a-task"})

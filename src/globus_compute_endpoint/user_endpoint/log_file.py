@@ -20,6 +20,7 @@ __all__ = ["LogFile"]
 log = logging.getLogger(__name__)
 
 _QUEUE_LIMIT = 4 << 20  # characters which wait for a file system that is away
+_SIZE_LIMIT = 64 << 20  # bytes of the file, and of the earlier one which is kept
 _FLUSH_TIMEOUT = 5.0  # seconds which an ending process gives it
 _NOT_HERE = "not in endpoint.log"  # attribute of records about the file itself
 
@@ -33,15 +34,22 @@ class LogFile(logging.Handler):
     Lines which find the queue full or the file unwritable are dropped and counted, and both the
     file and the other handlers are told how many, once it can be written again.
 
+    A file of ``size_limit`` bytes becomes ``endpoint.log.1``, in place of an earlier one.
+
     Raises:
         OSError: the file cannot be opened, or ``first`` not be written.
     """
 
-    def __init__(self, path: Path, first: str, *, limit: int = _QUEUE_LIMIT) -> None:
+    def __init__(
+        self, path: Path, first: str, *, limit: int = _QUEUE_LIMIT, size_limit: int = _SIZE_LIMIT
+    ) -> None:
         super().__init__()
         self._path = path
+        self._earlier = path.with_name(f"{path.name}.1")
+        self._size_limit = size_limit
         self._limit = limit
         self._file = _append(path)
+        self._room = size_limit - os.fstat(self._file).st_size
         os.write(self._file, first.encode())
         self._lines: deque[str] = deque()
         self._size = 0  # of them all, and of what is being written
@@ -130,6 +138,9 @@ class LogFile(logging.Handler):
         """Write as much as can be; return how much that was, and why no more."""
         written = 0
         try:
+            if self._room <= 0 and not self._cut:
+                self._turn_over()
+            self._room -= len(data)
             if self._cut:
                 self._cut = not os.write(self._file, b"\n")
             while written < len(data):
@@ -138,11 +149,22 @@ class LogFile(logging.Handler):
             self._cut |= written > 0
             # The server may have forgotten the file (ESTALE): the next lines open it anew.
             with contextlib.suppress(OSError):
-                fresh = _append(self._path)
-                os.dup2(fresh, self._file, inheritable=False)
-                os.close(fresh)
+                self._open_anew()
             return written, error
         return written, None
+
+    def _turn_over(self) -> None:
+        """Begin a new file; where that cannot be, go on with the old one for as long again."""
+        self._room = self._size_limit
+        with contextlib.suppress(OSError):
+            self._path.replace(self._earlier)
+            self._open_anew()
+            os.write(self._file, f"(earlier lines are in {self._earlier})\n".encode())
+
+    def _open_anew(self) -> None:
+        fresh = _append(self._path)
+        os.dup2(fresh, self._file, inheritable=False)
+        os.close(fresh)
 
     def _note(self, size: int, lost: int, problem: OSError | None) -> None:
         """Reckon up what has become of so many characters, and tell of a change."""
