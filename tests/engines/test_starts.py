@@ -3,6 +3,7 @@
 
 import asyncio
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ from globus_compute_sdk import ShellFunction
 
 from engines.conftest import Started
 from engines.test_pools import PROCESSES, THREADS, both, nap
-from globus_compute_endpoint.engines.marks import open_marks, read_marks, remove_marks
+from globus_compute_endpoint.engines.marks import (
+    MarksReader,
+    Place,
+    open_marks,
+    read_marks,
+    remove_marks,
+)
+from globus_compute_endpoint.worker import task as worker
 from support.tasks import value_of
 from support.waiting import until
 
@@ -127,3 +135,17 @@ async def test_marks_of_earlier_lives(tmp_path: Path):
     remove_marks(tmp_path, keep=ours)
     assert os.listdir(tmp_path) == [ours.name]
     assert read_marks(tmp_path / "nowhere") == frozenset()
+
+
+async def test_marks_tell_where_a_task_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    life = open_marks(tmp_path)
+    ids = [f"6d1c1f2e-000{n}-4c2c-a4e2-0a8c8b0f8f7d" for n in range(2)]
+    for task_id, block in zip(ids, ("", "12"), strict=True):
+        monkeypatch.setenv("PARSL_WORKER_BLOCK_ID", block)
+        worker._marks_file.cache_clear()
+        worker.execute(task_id, b"", {"endpoint_id": ids[0], "marks": str(life)})
+    worker._marks_file.cache_clear()
+    reader = MarksReader(life)
+    reader.read()
+    host = socket.gethostname()
+    assert dict(reader.found) == {ids[0]: Place(host, None), ids[1]: Place(host, "12")}

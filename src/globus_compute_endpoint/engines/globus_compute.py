@@ -25,6 +25,7 @@ from globus_compute_endpoint.engines.batch_jobs import cancel_jobs, runs_batch_j
 from globus_compute_endpoint.engines.handoff import Handoff
 from globus_compute_endpoint.engines.htex import ExecutorLife
 from globus_compute_endpoint.engines.htex_options import executor_factory
+from globus_compute_endpoint.engines.losses import explain
 from globus_compute_endpoint.engines.starts import Starts
 from globus_compute_endpoint.host.memory import OomWatch
 from globus_compute_endpoint.host.patience import in_thread
@@ -44,6 +45,7 @@ _CANCELLING_PATIENCE = 30.0  # seconds until tasks are taken all the same
 _CANCELLING_ATTEMPTS = 20
 
 Done = tuple[ExecutorLife, str, Future[bytes]]
+Lost = dict[str, tuple[str, ExecutorLife | None]]
 
 
 class GlobusComputeEngine(Engine):
@@ -64,7 +66,8 @@ class GlobusComputeEngine(Engine):
         self._burials: set[asyncio.Task[None]] = set()
         self._cancelling: asyncio.Task[None] | None = None
         self._memory = OomWatch()
-        self._lost_ones: dict[str, str] = {}  # tasks whose attempt may be lost, and why
+        # Tasks whose attempt may be lost, why, and in a block of which life if it goes on.
+        self._lost_ones: Lost = {}
         self._sorting: asyncio.Task[None] | None = None
         self._tasks: dict[str, TaskRequest] = {}  # all that are not delivered yet
         self._handoff: Handoff[Done] | None = None
@@ -219,7 +222,7 @@ class GlobusComputeEngine(Engine):
         elif isinstance(error, _SYSTEM_FAILURES):
             here = isinstance(error, WorkerLost) and not self._remote
             memory = self._memory.explain() if here else None
-            self._lost_ones[task_id] = _explain(error, memory)
+            self._lost_ones[task_id] = (explain(error, memory), life)
             self._sort_out()
         else:
             self._finish(task, "WorkerDefect", _defect(error))
@@ -243,7 +246,7 @@ class GlobusComputeEngine(Engine):
         self._life = None
         self._bury(life)
         if can_be_helped:
-            self._lost_ones |= dict.fromkeys(self._tasks, reason)
+            self._lost_ones |= dict.fromkeys(self._tasks, (reason, None))
             self._sort_out()
             return
         for task in list(self._tasks.values()):
@@ -259,17 +262,34 @@ class GlobusComputeEngine(Engine):
             while self._lost_ones:
                 await self._starts.read()
                 lost, self._lost_ones = self._lost_ones, {}
-                for task_id, reason in lost.items():
+                told = await self._tell_blocks(lost)
+                for task_id, (reason, _) in lost.items():
                     task = self._tasks.get(task_id)
                     if task is None:
                         continue
                     if self._starts.may_have_begun(task_id):
-                        self._try_again(task, reason)
+                        self._try_again(task, told.get(task_id, reason))
                     elif not self.paused:
                         self._send(task)
         finally:
             self._sorting = None
         self._note_busy()
+
+    async def _tell_blocks(self, lost: Lost) -> dict[str, str]:
+        """Return the reasons of losses with what is known of the blocks where they happened."""
+        life = self._life
+        here = {
+            task_id: (reason, place)
+            for task_id, (reason, where) in lost.items()
+            if where is life and (place := self._starts.place(task_id)) is not None
+        }
+        if life is None or not here:
+            return {}
+        try:
+            return await life.explain(here)
+        except (OSError, TimeoutError) as error:
+            log.warning("Nothing can be told of lost blocks: %s", error or "no answer")
+            return {}
 
     def _bury(self, life: ExecutorLife) -> None:
         burial = asyncio.create_task(life.stop(), name="htex burial")
@@ -325,26 +345,6 @@ def _find_parsl_on_path() -> None:
     path = os.environ.get("PATH", os.defpath)
     if programs not in path.split(os.pathsep):
         os.environ["PATH"] = f"{path}{os.pathsep}{programs}"
-
-
-def _explain(error: BaseException, memory: str | None) -> str:
-    text = "".join(traceback.format_exception_only(type(error), error)).strip()
-    if memory is not None:
-        return (
-            f"{text}\nThe kernel killed a process of this endpoint while the task ran, because"
-            f" {memory}: ask for less, or for more memory."
-        )
-    if isinstance(error, WorkerLost):
-        return (
-            f"{text}\nThe worker process died while it ran the task: it may have run out of"
-            " memory, or the function, or a library which it calls, has ended the process."
-        )
-    if isinstance(error, ManagerLost):
-        return (
-            f"{text}\nThe block of workers is gone: its batch job may have reached its time"
-            " limit, or its node was lost."
-        )
-    return text
 
 
 def _defect(error: BaseException) -> str:

@@ -21,6 +21,8 @@ from parsl.jobs.strategy import Strategy
 
 from globus_compute_endpoint.engines.base import JobLog
 from globus_compute_endpoint.engines.batch_jobs import JobGate, is_away, runs_batch_jobs
+from globus_compute_endpoint.engines.block_watch import BlockWatch
+from globus_compute_endpoint.engines.marks import Place
 from globus_compute_endpoint.engines.providers import PromptLocalProvider
 from globus_compute_endpoint.host.patience import in_thread
 
@@ -34,6 +36,7 @@ _STOP_TIMEOUT = 15.0
 _COMMAND_TIMEOUT = 10.0  # for a question to the interchange
 _SEND_TIMEOUT_MS = 1000  # a send blocks only where there is no interchange
 _FAILED_BLOCKS = 3  # so many in a row which never served anyone are given up
+_LOOK_TIMEOUT = 20.0  # a task that was lost is answered then, whatever the scheduler does
 _SHOWN = 2000
 
 
@@ -70,7 +73,9 @@ class ExecutorLife:
         #: How many tasks its workers have, as counted in a pause.
         self.held: int | None = None
         self._strategy = Strategy(strategy=strategy, max_idletime=max_idletime)
+        self._watch = BlockWatch(executor)
         self._wake = asyncio.Event()
+        self._look_wanted: list[asyncio.Future[None]] = []
         self._scaling: asyncio.Task[None] | None = None
         self._pidfd: int | None = None
         self._over = False
@@ -119,6 +124,21 @@ class ExecutorLife:
         """Look after the blocks, or count tasks in a pause, soon."""
         self._wake.set()
 
+    async def explain(self, losses: dict[str, tuple[str, Place]]) -> dict[str, str]:
+        """Return why each task was lost, given a reason and where it ran, with its block's end.
+
+        Raises:
+            TimeoutError: the file system with the blocks' output does not answer.
+        """
+        blocks = {place.block for _, place in losses.values() if place.block is not None}
+        if not all(map(self._watch.knows_end, blocks)):
+            looked = asyncio.get_running_loop().create_future()
+            self._look_wanted.append(looked)
+            self._wake.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(looked, _LOOK_TIMEOUT)
+        return await in_thread(partial(self._explain, losses), _LOOK_TIMEOUT)
+
     def status(self) -> dict[str, Any]:
         """Return figures of the provider's blocks, as of the last look."""
         states = [each.state for each in self.executor.status_facade.values()]
@@ -146,12 +166,27 @@ class ExecutorLife:
             except Exception:  # the next step, and the last, mend what this one left
                 log.warning("Stopping the executor: a step has failed", exc_info=True)
 
+    def _explain(self, losses: dict[str, tuple[str, Place]]) -> dict[str, str]:
+        told: dict[tuple[str, Place], str] = {}  # one for all tasks of a block
+        for loss in set(losses.values()):
+            reason, place = loss
+            report = self._watch.tell(place)
+            told[loss] = report.explain(reason) if report else reason
+        return {task_id: told[loss] for task_id, loss in losses.items()}
+
     async def _scale(self) -> None:
         while True:
+            wanted, self._look_wanted = self._look_wanted, []
             try:
-                await in_thread(self._look, 4 * _START_TIMEOUT)
+                await in_thread(partial(self._look, at_once=bool(wanted)), 4 * _START_TIMEOUT)
             except Exception:  # a scheduler may be away for hours, and come back
                 log.warning("Looking after the blocks has failed", exc_info=True)
+            for each in wanted:
+                if not each.done():
+                    each.set_result(None)
+            if not self.executor.command_client.ok:  # and never will be, with Parsl
+                self._die("Parsl's interchange process does not answer.", can_be_helped=True)
+                return
             if reason := self._hopeless():
                 self._die(reason, can_be_helped=False)
                 return
@@ -160,11 +195,11 @@ class ExecutorLife:
                 await asyncio.wait_for(self._wake.wait(), self._period)
             self._wake.clear()
 
-    def _look(self) -> None:
+    def _look(self, *, at_once: bool) -> None:
+        self._watch.look(at_once=at_once)
         if self._paused:
             self._hold_tasks()
             return
-        self.executor.poll_facade()
         self._strategy.strategize([self.executor])
         if self._gate is not None:
             self._gate.ended(self._ended_jobs())

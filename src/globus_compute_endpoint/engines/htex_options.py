@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +14,7 @@ from parsl.providers import LocalProvider
 
 from globus_compute_endpoint.config.engines import BlocksEngineConfig
 from globus_compute_endpoint.config.loading import KeyPath, WrongOption
+from globus_compute_endpoint.engines import interchange
 from globus_compute_endpoint.engines.batch_jobs import correct_cancelling
 from globus_compute_endpoint.engines.parsl_objects import call, known, typed
 from globus_compute_endpoint.engines.providers import provider_of
@@ -27,19 +26,6 @@ _LOOPBACK = "127.0.0.1"
 # What a dead block on this very machine should cost, instead of the two minutes which suit a
 # cluster's network. In seconds.
 _LOCAL_HEARTBEATS = {"heartbeat_period": 5, "heartbeat_threshold": 30}
-# Parsl's interchange outlives whoever has started it. Blocks end by themselves without one.
-# Ctrl-C in a terminal goes to the whole process group there: it is the endpoint's to end this one.
-_INTERCHANGE = """
-import os, runpy, select, sys, threading
-os.setpgid(0, 0)
-parent = os.pidfd_open(os.getppid())
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
-threading.Thread(
-    target=lambda: (select.select([parent], [], []), os._exit(1)), daemon=True
-).start()
-runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
-"""
 _POOL = DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool_command())
 #: The options of HTEX which cannot be set, and why.
 REFUSED = {
@@ -81,8 +67,7 @@ def executor_factory(config: BlocksEngineConfig) -> Callable[[], Any]:
             options = {"address": _LOOPBACK, **_LOCAL_HEARTBEATS, **options}
         options["provider"] = provider
         options["label"] = config.label or config.type
-        watched = [sys.executable, "-c", _INTERCHANGE, str(os.getpid())]
-        options.setdefault("interchange_launch_cmd", watched)
+        options.setdefault("interchange_launch_cmd", interchange.command())
         options.setdefault("launch_cmd", _POOL)
         if isinstance(options.get("manager_selector"), Mapping):
             options["manager_selector"] = typed(

@@ -15,20 +15,28 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
-__all__ = ["MarksReader", "is_unmarked", "open_marks", "read_marks", "remove_marks"]
+__all__ = ["MarksReader", "Place", "is_unmarked", "open_marks", "read_marks", "remove_marks"]
 
 _WIDTH = 36  # characters of a task id
 _TAKEN_BACK = "-"
 _TAIL = 4096  # bytes; a result's details are at its end
 
 
+class Place(NamedTuple):
+    """Where a task has begun: a worker's host, and its block of nodes if there are such."""
+
+    host: str
+    block: str | None
+
+
 class MarksReader:
     """Reads the marks of a life as they are written; ``found`` are those not yet taken."""
 
     def __init__(self, directory: Path) -> None:
-        self.found: deque[str] = deque()
+        self.found: deque[tuple[str, Place]] = deque()
         self._directory = directory
         self._read: dict[Path, int] = {}  # bytes
         self._lock = threading.Lock()
@@ -43,7 +51,8 @@ class MarksReader:
             raise BlockingIOError(errno.EAGAIN, f"{self._directory} does not answer")
         try:
             for path in _files(self._directory):
-                self.found.extend(self._next(path))
+                place = _place(path.name)
+                self.found.extend((task_id, place) for task_id in self._next(path))
         finally:
             self._lock.release()
 
@@ -87,6 +96,11 @@ def remove_marks(root: Path, *, keep: Path | None = None) -> None:
         for life in root.iterdir():
             if life != keep:
                 shutil.rmtree(life, ignore_errors=True)
+
+
+def _place(name: str) -> Place:
+    rest, _, block = name.rpartition("@")
+    return Place((rest or name).rsplit("-", 2)[0], block if rest else None)
 
 
 def _files(directory: Path) -> Iterator[Path]:

@@ -10,10 +10,11 @@ from typing import Any
 
 import parsl.launchers
 import parsl.providers
-from parsl.providers import LocalProvider
+from parsl.providers import LocalProvider, SlurmProvider
 
 from globus_compute_endpoint.config.loading import KeyPath, WrongOption
 from globus_compute_endpoint.engines.parsl_objects import typed
+from globus_compute_endpoint.engines.slurm import TellingSlurmProvider
 
 __all__ = ["PromptLocalProvider", "provider_of"]
 
@@ -41,6 +42,13 @@ class PromptLocalProvider(LocalProvider):
         return 1
 
 
+#: What is better done than Parsl does it.
+_OURS: dict[type, type] = {
+    LocalProvider: PromptLocalProvider,
+    SlurmProvider: TellingSlurmProvider,
+}
+
+
 def provider_of(options: Mapping[str, Any]) -> Any:
     """Return the provider which ``options`` describe.
 
@@ -57,10 +65,10 @@ def provider_of(options: Mapping[str, Any]) -> Any:
         )
     provider = typed(options, parsl.providers, path, "Provider")
     _check_what_parsl_does_not(provider, path)
-    if type(provider) is LocalProvider:
-        rest = {key: value for key, value in options.items() if key != "type"}
-        return PromptLocalProvider(**rest)
-    return provider
+    ours = _OURS.get(type(provider))
+    if ours is None:
+        return provider
+    return ours(**{key: value for key, value in options.items() if key != "type"})
 
 
 def _check_what_parsl_does_not(provider: Any, path: KeyPath) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from globus_compute_endpoint.engines.base import EngineContext
-from globus_compute_endpoint.engines.marks import MarksReader, is_unmarked
+from globus_compute_endpoint.engines.marks import MarksReader, Place, is_unmarked
 from globus_compute_endpoint.host.patience import in_thread
 
 __all__ = ["Starts"]
@@ -31,7 +31,7 @@ class Starts:
         self._reader = MarksReader(context.marks)
         self._complete = True  # whether all marks which were made could be read
         self._reliable = True  # whether all starts could be marked
-        self._begun: set[str] = set()
+        self._begun: dict[str, Place] = {}
         self._spared: Counter[str] = Counter()
 
     async def read(self) -> None:
@@ -43,10 +43,14 @@ class Starts:
             self._complete = False
             log.warning("Start marks cannot be read: %s", error or "no answer")
         while self._reader.found:
-            task_id = self._reader.found.popleft()
+            task_id, place = self._reader.found.popleft()
             if self._is_open(task_id):
-                self._begun.add(task_id)
+                self._begun[task_id] = place
                 self._started(task_id)
+
+    def place(self, task_id: str) -> Place | None:
+        """Return where a task runs, if it has begun and its mark was read."""
+        return self._begun.get(task_id)
 
     def may_have_begun(self, task_id: str) -> bool:
         """Return whether an attempt which is lost may have begun, and forget that it has.
@@ -59,12 +63,12 @@ class Starts:
             or task_id in self._begun
             or self._spared[task_id] > _SPARED
         )
-        self._begun.discard(task_id)
+        self._begun.pop(task_id, None)
         return begun
 
     def forget(self, task_id: str) -> None:
         """A task is finished."""
-        self._begun.discard(task_id)
+        self._begun.pop(task_id, None)
         del self._spared[task_id]
 
     def check(self, packed: bytes) -> None:

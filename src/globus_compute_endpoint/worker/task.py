@@ -226,6 +226,8 @@ def _mark(line: str, context: dict[str, Any]) -> None:
 @functools.lru_cache(maxsize=4)
 def _marks_file(directory: str, sync: bool, pid: int) -> tuple[int, os.stat_result]:
     name = f"{socket.gethostname()}-{pid}-{time.time_ns()}"
+    if block := os.environ.get("PARSL_WORKER_BLOCK_ID"):
+        name += f"@{block}"
     path = os.path.join(directory, name)  # noqa: PTH118  (needs no pathlib in a worker)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     # From another node's cache it would not be seen before that process has ended.

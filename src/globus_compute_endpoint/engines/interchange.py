@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parsl's interchange, as a process which ends with the endpoint and hears of lost blocks.
+
+    python -m globus_compute_endpoint.engines.interchange PID
+
+Parsl's own outlives whoever has started it, and learns of a block's end by its silence alone.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import sys
+import threading
+import time
+from typing import Any
+
+import zmq
+from parsl.executors.high_throughput.interchange import Interchange
+from parsl.utils import setproctitle
+from zmq.utils.monitor import recv_monitor_message
+
+__all__ = ["CUT_OFF_MANAGERS", "ENDED_BLOCKS", "command"]
+
+#: Commands besides Parsl's. Its own interchange, if someone prefers that, answers None to each.
+ENDED_BLOCKS = "globus-compute-ended-blocks"
+CUT_OFF_MANAGERS = "globus-compute-cut-off-managers"
+_GRACE = 1.0  # seconds for results which a block had sent before its end
+
+
+def command() -> list[str]:
+    """Return the command of an interchange which ends when this process does."""
+    return [sys.executable, "-m", __name__, str(os.getpid())]
+
+
+class _AttentiveInterchange(Interchange):
+    """Gives up managers of blocks which have ended, and tells how many have no connection."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        events = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
+        self._monitor = self.manager_sock.get_monitor_socket(events)
+        self._connections: set[int] = set()  # descriptors
+        self._ended: dict[str, float] = {}  # block, and when to give it up
+        self._request: Any = None
+        channel: Any = self.command_channel
+        self._receive = channel.recv_pyobj
+        channel.recv_pyobj = lambda: self._request  # what is not for us is Parsl's
+
+    def process_command(self, monitoring_radio: Any) -> None:
+        if self.socks.get(self.command_channel) != zmq.POLLIN:
+            return
+        self._request = self._receive()
+        match self._request:
+            case (str(name), list(blocks)) if name == ENDED_BLOCKS:
+                due = time.monotonic() + _GRACE
+                self._ended |= {each: self._ended.get(each, due) for each in blocks}
+                self.command_channel.send_pyobj(True)
+            case str(name) if name == CUT_OFF_MANAGERS:
+                self.command_channel.send_pyobj(self._cut_off())
+            case _:
+                super().process_command(monitoring_radio)
+
+    def expire_bad_managers(self, interesting_managers: Any, monitoring_radio: Any) -> None:
+        if self._ended and not self.socks.get(self.manager_sock):
+            self._give_up()
+        super().expire_bad_managers(interesting_managers, monitoring_radio)
+
+    def _give_up(self) -> None:
+        now = time.monotonic()
+        over = {block for block, due in self._ended.items() if due <= now}
+        for manager in self._ready_managers.values():
+            if manager["block_id"] in over:
+                manager["last_heartbeat"] = 0.0
+        for block in over:
+            del self._ended[block]
+
+    def _cut_off(self) -> int:
+        # Which connection is whose is not to be known; some may be no manager's.
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)
+            if event["event"] == zmq.EVENT_ACCEPTED:
+                self._connections.add(event["value"])
+            else:
+                self._connections.discard(event["value"])
+        return max(0, len(self._ready_managers) - len(self._connections))
+
+
+def _end_with(parent: int) -> None:
+    # Ctrl-C in a terminal goes to the whole process group there: it is the endpoint's to end us.
+    os.setpgid(0, 0)
+    watched = os.pidfd_open(os.getppid())
+    if os.getppid() != parent:
+        sys.exit(1)
+
+    def watch() -> None:
+        select.select([watched], [], [])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _main() -> None:
+    _end_with(int(sys.argv[1]))
+    setproctitle("parsl: HTEX interchange")
+    _AttentiveInterchange(**pickle.load(sys.stdin.buffer)).start()  # noqa: S301  (our parent's)
+
+
+if __name__ == "__main__":
+    _main()
