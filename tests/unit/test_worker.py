@@ -2,22 +2,46 @@
 """The worker's code travels: it may lean on nothing of ours."""
 
 import ast
+import base64
 import subprocess
 import sys
 import time
-from pathlib import Path
+import zlib
 from uuid import uuid4
 
+import pytest
+
 from globus_compute_endpoint.worker import task as worker
-from globus_compute_endpoint.worker.shipping import payload
+from globus_compute_endpoint.worker.shipping import payload, pool_command
 from support.tasks import packed_task, read_result, value_of
 
 CONTEXT = {"endpoint_id": str(uuid4()), "received": time.time_ns()}
 
 
-def test_it_imports_only_what_workers_have():
-    allowed = {*sys.stdlib_module_names, "globus_compute_sdk", "globus_compute_common"}
-    tree = ast.parse(Path(worker.__file__).read_text())
+def text_of_task() -> str:
+    context, _ = payload(str(uuid4()), b"", CONTEXT)
+    return zlib.decompress(context["task_executor"]["a"][0]["source"]).decode()
+
+
+def text_of_pool() -> str:
+    entry = zlib.decompress(base64.b64decode(pool_command().split('"')[1])).decode()
+    (call,) = [each for each in entry.splitlines() if each.startswith("main(")]
+    return str(ast.literal_eval(call.removeprefix("main(").removesuffix(")")))
+
+
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        (text_of_task(), {"globus_compute_sdk", "globus_compute_common", "psutil"}),
+        (text_of_pool(), {"parsl", "psutil"}),
+    ],
+    ids=["task", "pool"],
+)
+def test_it_imports_only_what_workers_have(text: str, more: set[str]):
+    allowed = {*sys.stdlib_module_names, *more}
+    tree = ast.parse(text)
+    defined = [each.name for each in tree.body if isinstance(each, ast.FunctionDef | ast.ClassDef)]
+    assert len(set(defined)) == len(defined)  # no module of it hides what another has
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [each.name for each in node.names]

@@ -14,6 +14,7 @@ __all__ = [
     "BlocksEngineConfig",
     "EngineConfig",
     "GlobusComputeEngineConfig",
+    "GlobusMPIEngineConfig",
     "ProcessPoolEngineConfig",
     "ThreadPoolEngineConfig",
 ]
@@ -87,7 +88,18 @@ class GlobusComputeEngineConfig(BlocksEngineConfig):
     type: Literal["GlobusComputeEngine"] = "GlobusComputeEngine"
 
 
+class GlobusMPIEngineConfig(BlocksEngineConfig):
+    """``type: GlobusMPIEngine``: at most ``max_workers_per_block`` tasks at a time in a block."""
+
+    type: Literal["GlobusMPIEngine"]
+    mpi_launcher: Literal["srun", "aprun", "mpiexec"] = "mpiexec"
+    max_workers_per_block: Annotated[int, Field(ge=1)] = 1
+
+
 EngineConfig = Annotated[
-    ThreadPoolEngineConfig | ProcessPoolEngineConfig | GlobusComputeEngineConfig,
+    ThreadPoolEngineConfig
+    | ProcessPoolEngineConfig
+    | GlobusComputeEngineConfig
+    | GlobusMPIEngineConfig,
     Field(discriminator="type"),
 ]

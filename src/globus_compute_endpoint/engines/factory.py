@@ -7,6 +7,7 @@ from typing import Any
 
 from globus_compute_endpoint.config.engines import (
     EngineConfig,
+    GlobusMPIEngineConfig,
     ProcessPoolEngineConfig,
     ThreadPoolEngineConfig,
 )
@@ -33,8 +34,11 @@ def build(config: EngineConfig) -> Engine:
         return ThreadPoolEngine(config.max_workers, **common)
     if isinstance(config, ProcessPoolEngineConfig):
         return ProcessPoolEngine(config.max_workers, **common)
-    from globus_compute_endpoint.engines.globus_compute import (
-        GlobusComputeEngine,  # only this one pays for Parsl
-    )
+    # Only these pay for Parsl.
+    from globus_compute_endpoint.engines.globus_compute import GlobusComputeEngine
+    from globus_compute_endpoint.engines.mpi import GlobusMPIEngine
 
-    return GlobusComputeEngine(config, **common)
+    on_blocks = (
+        GlobusMPIEngine if isinstance(config, GlobusMPIEngineConfig) else GlobusComputeEngine
+    )
+    return on_blocks(config, **common)

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import traceback
+from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from globus_compute_endpoint.engines.handoff import Handoff
 from globus_compute_endpoint.engines.htex import ExecutorLife
 from globus_compute_endpoint.engines.htex_options import executor_factory
 from globus_compute_endpoint.engines.losses import explain
+from globus_compute_endpoint.engines.resources import BadSpecification, for_htex
 from globus_compute_endpoint.engines.starts import Starts
 from globus_compute_endpoint.host.memory import OomWatch
 from globus_compute_endpoint.host.patience import in_thread
@@ -37,6 +39,7 @@ __all__ = ["GlobusComputeEngine"]
 log = logging.getLogger(__name__)
 
 _SYSTEM_FAILURES = (ManagerLost, WorkerLost, BadStateException)
+_BAD_SPECIFICATION = "ResourceSpecificationError"
 _RESTART_PAUSE = 1.0  # seconds, so that a machine out of memory is not pressed
 _SLOTS_LIMIT = 4096
 _KEPT_RUNS = 5
@@ -57,6 +60,8 @@ class GlobusComputeEngine(Engine):
         self._make_executor = executor_factory(config)
         executor = self._make_executor()
         provider = executor.provider
+        #: What a task can have at most.
+        self.nodes_per_block: int = provider.nodes_per_block
         nodes = min(provider.max_blocks, _SLOTS_LIMIT) * provider.nodes_per_block
         self._remote = runs_batch_jobs(provider)
         self._workers_per_node = executor.workers_per_node
@@ -151,6 +156,14 @@ class GlobusComputeEngine(Engine):
             "pending_tasks": len(self._tasks) - busy,
         }
 
+    def checked(self, specification: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a task's ``resource_specification`` as Parsl can have it.
+
+        Raises:
+            BadSpecification: it cannot.
+        """
+        return for_htex(specification)
+
     def worker_context(self, task: TaskRequest) -> dict[str, Any]:
         return super().worker_context(task) | {"marks_sync": self._remote}
 
@@ -193,13 +206,13 @@ class GlobusComputeEngine(Engine):
             return
         life = self._life
         try:
-            life.executor.validate_resource_spec(task.resource_specification)
+            specification = self.checked(task.resource_specification)
             context, buffer = payload(task.task_id, task.body, self.worker_context(task))
-            if task.resource_specification:
-                context["resource_spec"] = task.resource_specification
+            if specification:
+                context["resource_spec"] = specification
             future = life.submit(context, buffer)
-        except InvalidResourceSpecification as error:
-            self._finish(task, "ResourceSpecificationError", f"{error}. Change or remove it.")
+        except BadSpecification as error:
+            self._finish(task, _BAD_SPECIFICATION, str(error))
             return
         except Exception as error:  # whatever has put the executor into a bad state
             log.exception("The executor takes no more tasks")
@@ -224,6 +237,8 @@ class GlobusComputeEngine(Engine):
             memory = self._memory.explain() if here else None
             self._lost_ones[task_id] = (explain(error, memory), life)
             self._sort_out()
+        elif isinstance(error, InvalidResourceSpecification):  # a block was given fewer nodes
+            self._finish(task, _BAD_SPECIFICATION, f"resource_specification: {error.message}")
         else:
             self._finish(task, "WorkerDefect", _defect(error))
 

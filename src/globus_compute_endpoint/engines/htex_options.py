@@ -12,10 +12,16 @@ from parsl.executors import HighThroughputExecutor
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.providers import LocalProvider
 
-from globus_compute_endpoint.config.engines import BlocksEngineConfig
+from globus_compute_endpoint.config.engines import BlocksEngineConfig, GlobusMPIEngineConfig
 from globus_compute_endpoint.config.loading import KeyPath, WrongOption
 from globus_compute_endpoint.engines import interchange
 from globus_compute_endpoint.engines.batch_jobs import correct_cancelling
+from globus_compute_endpoint.engines.mpi_options import (
+    REFUSED_BY_MPI,
+    MPIBlocksExecutor,
+    mpi_options,
+    mpi_provider_of,
+)
 from globus_compute_endpoint.engines.parsl_objects import call, known, typed
 from globus_compute_endpoint.engines.providers import provider_of
 from globus_compute_endpoint.worker.shipping import pool_command
@@ -50,7 +56,8 @@ def executor_factory(config: BlocksEngineConfig) -> Callable[[], Any]:
         WrongOption: Parsl does not take an option.
     """
     given = dict(config.model_extra or {})
-    for name, reason in REFUSED.items():
+    is_mpi = isinstance(config, GlobusMPIEngineConfig)
+    for name, reason in (REFUSED | REFUSED_BY_MPI if is_mpi else REFUSED).items():
         if name in given:
             raise WrongOption((*_ENGINE, name), f"cannot be set here: {reason}")
     if isinstance(given.get("address"), Mapping):
@@ -61,13 +68,13 @@ def executor_factory(config: BlocksEngineConfig) -> Callable[[], Any]:
 
     def make() -> Any:
         options = dict(given)
-        provider = provider_of(config.provider)
+        provider = (mpi_provider_of if is_mpi else provider_of)(config.provider)
         correct_cancelling(provider)
         if isinstance(provider, LocalProvider):
             options = {"address": _LOOPBACK, **_LOCAL_HEARTBEATS, **options}
         options["provider"] = provider
         options["label"] = config.label or config.type
-        options.setdefault("interchange_launch_cmd", interchange.command())
+        options.setdefault("encrypted", True)  # as it is not by default with MPI
         options.setdefault("launch_cmd", _POOL)
         if isinstance(options.get("manager_selector"), Mapping):
             options["manager_selector"] = typed(
@@ -75,7 +82,13 @@ def executor_factory(config: BlocksEngineConfig) -> Callable[[], Any]:
             )
         # Ours sees blocks fail, too: Parsl's gives up for good after a single one.
         options["block_error_handler"] = False
-        executor = call(HighThroughputExecutor, options, _ENGINE)
+        if isinstance(config, GlobusMPIEngineConfig):
+            options |= mpi_options(config, provider.nodes_per_block)
+            executor = call(MPIBlocksExecutor, options, _ENGINE)
+        else:
+            executor = call(HighThroughputExecutor, options, _ENGINE)
+        if "interchange_launch_cmd" not in options:  # MPIExecutor would not take words
+            executor.interchange_launch_cmd = interchange.command()
         executor._check_python_mismatch = False  # what we send is source, for any Python
         return executor
 

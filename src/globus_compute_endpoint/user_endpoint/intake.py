@@ -65,11 +65,15 @@ def _resource_specification(value: object) -> dict[str, Any]:
         return {}
     parsed: Any = None
     if isinstance(value, str):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             parsed = json.loads(value) or {}
-    if isinstance(parsed, dict):
+    if isinstance(parsed, dict) and not any(
+        isinstance(each, dict | list) for each in parsed.values()
+    ):
         return parsed
-    raise ValueError(f"its resource_specification is no mapping: {value!r:.200}")
+    raise ValueError(
+        f"its resource_specification is no mapping of names to numbers or texts: {value!r:.200}"
+    )
 
 
 def _serializers(value: object) -> tuple[str, ...]:

@@ -32,6 +32,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from globus_compute_endpoint.worker.leftovers import end_processes
+from globus_compute_endpoint.worker.nodes import NodeScheduler
+
 # What a pool makes of multiprocessing, in this order, and how its workers use what they are given.
 _MADE = re.compile(r"self\.(\w+) = (?:SpawnContext|self\._mp_manager)\.(\w+)\(")
 _KNOWN_MADE = [
@@ -42,8 +45,12 @@ _KNOWN_MADE = [
     ("pending_result_queue", "Queue"),
     ("ready_worker_count", "Value"),
 ]
-_USED = re.compile(r"\b(task_queue|result_queue|ready_worker_count|tasks_in_progress)(\.\w+|\[)")
+_USED = re.compile(
+    r"\b(task_queue|result_queue|ready_worker_count|tasks_in_progress|task_scheduler)(\.\w+|\[)"
+)
 _KNOWN_USED = {
+    ("task_scheduler", ".put_task"),
+    ("task_scheduler", ".get_result"),
     ("task_queue", ".get"),
     ("result_queue", ".put"),
     ("ready_worker_count", ".get_lock"),
@@ -69,6 +76,11 @@ def main(source: str) -> None:
         from parsl.multiprocessing import SpawnContext
 
         Dispatcher(source).stand_in(SpawnContext)
+        if "--enable_mpi_mode" in sys.argv:
+            from parsl.executors.high_throughput import mpi_resource_management
+
+            replaced: Any = mpi_resource_management
+            replaced.MPITaskScheduler = NodeScheduler
     else:
         told = "A worker which is killed may stall this pool: it is not of a Parsl known here."
         print(told, file=sys.stderr)  # noqa: T201  (to the block's standard error)
@@ -152,7 +164,7 @@ class Dispatcher:
                     self._workers.add(worker)
             else:
                 self._results.append(said)
-                worker.task_id = None
+                worker.task = None
             self._idle.append(worker)
             self._assign()
 
@@ -164,7 +176,7 @@ class Dispatcher:
             except OSError:  # it is dead or hangs: it gets nothing more, and its end is heard
                 worker.hang_up()
                 continue
-            worker.task_id = self.waiting.popleft()["task_id"]
+            worker.task = self.waiting.popleft()
 
     def _lose(self, worker: _Worker) -> None:
         """Answer the task of a worker which has died. The pool itself starts another one."""
@@ -175,8 +187,17 @@ class Dispatcher:
                 worker.near.close()
             if worker in self._idle:
                 self._idle.remove(worker)
-            if worker.task_id is not None:
-                self._results.append(_loss(worker.task_id, worker.rank))
+        if worker.task is not None:
+            answer = partial(self._answer_for, worker.task, worker.rank)
+            threading.Thread(target=answer, daemon=True).start()
+
+    def _answer_for(self, task: dict[str, Any], rank: int | None) -> None:
+        """Answer a lost task, once nothing of it is left where the next one will run."""
+        try:
+            if task_id := task["context"].get("task"):
+                end_processes(task_id)
+        finally:
+            self.put_result(_loss(task["task_id"], rank))
 
 
 class _Worker:
@@ -189,7 +210,7 @@ class _Worker:
         self._far = far  # held only until the process has it: its death is to be heard
         self.rank: int | None = None
         self.pid: int | None = None
-        self.task_id: int | None = None
+        self.task: dict[str, Any] | None = None
 
     def has_started(self) -> None:
         self._far.close()

@@ -11,15 +11,28 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import zlib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from globus_compute_endpoint.worker import pool, pool_entry, task
+from globus_compute_endpoint.worker import leftovers, nodes, pool, pool_entry, task
 
 __all__ = ["payload", "pool_command"]
 
-_TEXT = Path(task.__file__).read_bytes()
+_AMONG_THEM = re.compile(
+    r"^from (__future__|globus_compute_endpoint\.worker\.\w+) .*\n", re.MULTILINE
+)
+
+
+def _joined(*modules: ModuleType) -> str:
+    """Return the source of modules as that of one: none of them is there to be imported."""
+    texts = [_AMONG_THEM.sub("", Path(str(each.__file__)).read_text()) for each in modules]
+    return "\n".join(["from __future__ import annotations", *texts])
+
+
+_TEXT = _joined(leftovers, task).encode()
 _SOURCE = zlib.compress(_TEXT, 9)
 _NAME = f"globus_compute_task_{hashlib.sha256(_TEXT).hexdigest()[:12]}"
 
@@ -41,7 +54,8 @@ def payload(task_id: str, body: bytes, context: dict[str, Any]) -> tuple[dict[st
         "body": body,
         "context": context,
     }
-    return {"task_executor": {"f": "builtins.eval", "a": (variables,)}}, _EXPRESSION
+    executor = {"f": "builtins.eval", "a": (variables,)}
+    return {"task_executor": executor, "task": task_id}, _EXPRESSION
 
 
 def pool_command() -> str:
@@ -50,7 +64,8 @@ def pool_command() -> str:
     Launchers put them into shell scripts and here-documents, and Parsl formats them twice: they
     have no dollar, backslash or brace, and a line of their own.
     """
-    entry, main = (Path(str(each.__file__)).read_text() for each in (pool_entry, pool))
-    packed = zlib.compress(f"{entry}\nmain({main!r})\n".encode(), 9)
+    entry = Path(pool_entry.__file__).read_text()
+    program = _joined(leftovers, nodes, pool)
+    packed = zlib.compress(f"{entry}\nmain({program!r})\n".encode(), 9)
     text = base64.b64encode(packed).decode()
     return f"python3 -c 'import base64, zlib; exec(zlib.decompress(base64.b64decode(\"{text}\")))'"

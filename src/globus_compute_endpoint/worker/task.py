@@ -20,6 +20,8 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+from globus_compute_endpoint.worker.leftovers import end_processes
+
 RESULT_LIMIT = 10 * 1024 * 1024  # characters of a serialized result
 MESSAGE_LIMIT = 15 * 1024 * 1024  # bytes: brokers take 16 MiB, unless they are told otherwise
 TEXT_LIMIT = 100_000  # characters of a traceback
@@ -148,8 +150,15 @@ def _run(task_id: str, body: bytes, context: dict[str, Any]) -> str:
             begun()
         value = function(*args, **kwargs)
     else:
-        with _surroundings(task_id, context), _deadline(task_id):
-            value = function(*args, **kwargs)
+        with _surroundings(task_id, context):
+            try:
+                with _deadline(task_id):
+                    value = function(*args, **kwargs)
+            except TaskTimeout:
+                end_processes(task_id)
+                raise
+            if _has_run_out_of_time(function, value):
+                end_processes(task_id)
     return _serialize(value, context)
 
 
@@ -239,6 +248,14 @@ def _is_shell_function(function: Any) -> bool:
     from globus_compute_sdk.sdk.shell_function import ShellFunction
 
     return isinstance(function, ShellFunction)
+
+
+def _has_run_out_of_time(function: Any, value: Any) -> bool:
+    """Return whether a ShellFunction's walltime is over, whose command then goes on."""
+    if not _is_shell_function(function):
+        return False
+    result = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+    return bool(result.get("exception_name") == "subprocess.TimeoutExpired")
 
 
 @contextlib.contextmanager
