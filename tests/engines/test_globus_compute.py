@@ -110,7 +110,7 @@ async def test_tasks_run_quickly_and_nothing_stays(started: Started):
         left = await bench.value(detach)
         worker = await bench.value(pid)
         status = bench.engine.status()
-        assert status["total_workers"] == 2
+        assert status.total_workers == 2
         assert await bench.error(add, "a", 1) == await bench.error(add, "a", 1)
         code, text = await bench.error(add, "a", 1)
         assert code == "RemoteExecutionError"

@@ -173,7 +173,7 @@ async def test_a_killed_worker_is_explained_and_replaced(
         assert told in text
         assert read_result(await other).error_details is None
         assert len({await bench.value(pid) for _ in range(20)}) <= 2
-        assert bench.engine.status()["total_workers"] == 2
+        assert bench.engine.status().total_workers == 2
 
 
 async def test_poison_ends_after_its_retries_and_the_others_go_on(started: Started):

@@ -67,7 +67,7 @@ class Watch:
     async def until(self, count: int) -> None:
         """Wait until the processes and the figures in heartbeats agree on a number."""
         deadline = time.monotonic() + 20
-        while not len(self.blocks()) == count == self.bench.engine.status()["blocks_running"]:
+        while not len(self.blocks()) == count == self.bench.engine.status().blocks_running:
             assert time.monotonic() < deadline, self.bench.engine.status()
             await asyncio.sleep(0.1)
 
@@ -87,7 +87,7 @@ async def test_blocks_follow_the_work_out_and_in_and_out_again(started: Started,
     async with watched(started, tmp_path, init_blocks=0, min_blocks=0, max_blocks=2) as watch:
         await asyncio.sleep(1)
         assert not watch.blocks()
-        assert watch.bench.engine.status()["max_blocks"] == 2
+        assert watch.bench.engine.status().max_blocks == 2
         futures = [watch.bench.submit(nap, 1.5) for _ in range(6)]
         await watch.until(2)
         pools = {value_of(await each) for each in futures}

@@ -84,7 +84,7 @@ async def test_a_pause_lets_finish_what_has_begun(
         await asyncio.wait_for(bench.engine.quiet(), 20)
         assert [each.done() for each in futures] == [True, True, False, False, False]
         assert bench.engine.busy == 0
-        assert bench.engine.status()["pending_tasks"] == 0
+        assert bench.engine.status().pending_tasks == 0
 
 
 async def test_a_shell_function_which_waits_for_a_process_has_not_begun(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from globus_compute_endpoint.engines.attempts import lost_attempt, tell_attempts
+from globus_compute_endpoint.figures import EngineFigures
 from globus_compute_endpoint.problem import Problem
 from globus_compute_endpoint.worker import task as worker
 
@@ -162,8 +163,8 @@ class Engine(ABC):
         """Stop, leaving no process behind. Tasks which still run are abandoned."""
 
     @abstractmethod
-    def status(self) -> dict[str, Any]:
-        """Return figures for the heartbeat."""
+    def status(self) -> EngineFigures:
+        """Return figures, of which those of blocks are as of the last look at them."""
 
     def worker_context(self, task: TaskRequest) -> dict[str, Any]:
         """Return what :func:`worker.task.execute` wants to know besides the task."""

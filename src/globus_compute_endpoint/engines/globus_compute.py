@@ -29,6 +29,7 @@ from globus_compute_endpoint.engines.htex_options import executor_factory
 from globus_compute_endpoint.engines.losses import explain
 from globus_compute_endpoint.engines.resources import BadSpecification, for_htex
 from globus_compute_endpoint.engines.starts import Starts
+from globus_compute_endpoint.figures import EngineFigures
 from globus_compute_endpoint.host.memory import OomWatch
 from globus_compute_endpoint.host.patience import in_thread
 from globus_compute_endpoint.problem import ExitStatus, Problem
@@ -145,16 +146,11 @@ class GlobusComputeEngine(Engine):
         if self._burials:
             await asyncio.wait(self._burials)
 
-    def status(self) -> dict[str, Any]:
-        life = self._life
-        figures = life.status() if life is not None else {}
-        workers = int(figures.get("blocks_running", 0) * self._workers_per_node)
-        busy = min(len(self._tasks), workers)
-        return figures | {
-            "total_workers": workers,
-            "idle_workers": workers - busy,
-            "pending_tasks": len(self._tasks) - busy,
-        }
+    def status(self) -> EngineFigures:
+        name = type(self).__name__
+        if self._life is None:
+            return EngineFigures(engine_type=name, pending_tasks=len(self._tasks))
+        return self._life.status(name, len(self._tasks))
 
     def checked(self, specification: Mapping[str, Any]) -> dict[str, Any]:
         """Return a task's ``resource_specification`` as Parsl can have it.

@@ -21,9 +21,11 @@ from parsl.jobs.strategy import Strategy
 
 from globus_compute_endpoint.engines.base import JobLog
 from globus_compute_endpoint.engines.batch_jobs import JobGate, is_away, runs_batch_jobs
+from globus_compute_endpoint.engines.block_figures import BlockFigures
 from globus_compute_endpoint.engines.block_watch import BlockWatch
 from globus_compute_endpoint.engines.marks import Place
 from globus_compute_endpoint.engines.providers import PromptLocalProvider
+from globus_compute_endpoint.figures import EngineFigures
 from globus_compute_endpoint.host.patience import in_thread
 
 __all__ = ["ExecutorLife"]
@@ -74,6 +76,7 @@ class ExecutorLife:
         self.held: int | None = None
         self._strategy = Strategy(strategy=strategy, max_idletime=max_idletime)
         self._watch = BlockWatch(executor)
+        self._figures = BlockFigures()
         self._wake = asyncio.Event()
         self._look_wanted: list[asyncio.Future[None]] = []
         self._scaling: asyncio.Task[None] | None = None
@@ -139,16 +142,9 @@ class ExecutorLife:
                 await asyncio.wait_for(looked, _LOOK_TIMEOUT)
         return await in_thread(partial(self._explain, losses), _LOOK_TIMEOUT)
 
-    def status(self) -> dict[str, Any]:
-        """Return figures of the provider's blocks, as of the last look."""
-        states = [each.state for each in self.executor.status_facade.values()]
-        provider = self.executor.provider
-        return {
-            "blocks_running": states.count(JobState.RUNNING),
-            "blocks_pending": states.count(JobState.PENDING),
-            "max_blocks": provider.max_blocks,
-            "nodes_per_block": provider.nodes_per_block,
-        }
+    def status(self, engine: str, tasks: int) -> EngineFigures:
+        """Return figures as of the last look, for an engine with so many tasks."""
+        return self._figures.tell(self.executor, engine, tasks)
 
     async def stop(self) -> None:
         """Cancel all blocks, end the interchange, and leave no process behind."""
@@ -203,6 +199,7 @@ class ExecutorLife:
         self._strategy.strategize([self.executor])
         if self._gate is not None:
             self._gate.ended(self._ended_jobs())
+        self._figures.look(self.executor)
 
     def _hold_tasks(self) -> None:
         executor = self.executor

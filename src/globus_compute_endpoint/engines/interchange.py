@@ -21,11 +21,12 @@ from parsl.executors.high_throughput.interchange import Interchange
 from parsl.utils import setproctitle
 from zmq.utils.monitor import recv_monitor_message
 
-__all__ = ["CUT_OFF_MANAGERS", "ENDED_BLOCKS", "command"]
+__all__ = ["CUT_OFF_MANAGERS", "ENDED_BLOCKS", "HOSTS", "command"]
 
 #: Commands besides Parsl's. Its own interchange, if someone prefers that, answers None to each.
 ENDED_BLOCKS = "globus-compute-ended-blocks"
 CUT_OFF_MANAGERS = "globus-compute-cut-off-managers"
+HOSTS = "globus-compute-hosts"  # where managers are
 _GRACE = 1.0  # seconds for results which a block had sent before its end
 
 
@@ -59,6 +60,8 @@ class _AttentiveInterchange(Interchange):
                 self.command_channel.send_pyobj(True)
             case str(name) if name == CUT_OFF_MANAGERS:
                 self.command_channel.send_pyobj(self._cut_off())
+            case str(name) if name == HOSTS:
+                self.command_channel.send_pyobj(self._hosts())
             case _:
                 super().process_command(monitoring_radio)
 
@@ -75,6 +78,9 @@ class _AttentiveInterchange(Interchange):
                 manager["last_heartbeat"] = 0.0
         for block in over:
             del self._ended[block]
+
+    def _hosts(self) -> dict[str, str]:
+        return {name.decode(): each["hostname"] for name, each in self._ready_managers.items()}
 
     def _cut_off(self) -> int:
         # Which connection is whose is not to be known; some may be no manager's.

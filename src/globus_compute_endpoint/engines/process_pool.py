@@ -17,6 +17,7 @@ from typing import Any
 
 from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
 from globus_compute_endpoint.engines.worker_process import WorkerProcess
+from globus_compute_endpoint.figures import EngineFigures
 from globus_compute_endpoint.host.memory import OomWatch
 
 __all__ = ["ProcessPoolEngine"]
@@ -82,12 +83,14 @@ class ProcessPoolEngine(Engine):
         if not all(ended):  # the kernel holds them: a file system which hangs
             log.error("%d worker processes do not end", ended.count(False))
 
-    def status(self) -> dict[str, Any]:
-        return {
-            "total_workers": len(self._idle) + len(self._busy),
-            "idle_workers": len(self._idle),
-            "pending_tasks": len(self._queue),
-        }
+    def status(self) -> EngineFigures:
+        return EngineFigures(
+            engine_type=type(self).__name__,
+            total_workers=len(self._idle) + len(self._busy),
+            idle_workers=len(self._idle),
+            pending_tasks=len(self._queue),
+            max_workers_per_node=self.slots,
+        )
 
     def _spawn(self) -> WorkerProcess:
         return WorkerProcess(

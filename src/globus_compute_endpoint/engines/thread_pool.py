@@ -18,6 +18,7 @@ from globus_compute_endpoint.config.loading import KeyPath, WrongOption
 from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
 from globus_compute_endpoint.engines.handoff import Handoff
 from globus_compute_endpoint.engines.process_pool import ProcessPoolEngine
+from globus_compute_endpoint.figures import EngineFigures
 from globus_compute_endpoint.host.patience import in_thread
 from globus_compute_endpoint.worker import task as worker
 
@@ -88,13 +89,16 @@ class ThreadPoolEngine(Engine):
         with contextlib.suppress(OSError, TimeoutError):  # the home may be away
             await in_thread(partial(os.chdir, self._directory_before), _CHDIR_TIMEOUT)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> EngineFigures:
         busy = min(self._outstanding, self.slots)
-        return {
-            "total_workers": self.slots,
-            "idle_workers": self.slots - busy,
-            "pending_tasks": self._outstanding - busy,
-        }
+        shell = self._shell.status()
+        return EngineFigures(
+            engine_type=type(self).__name__,
+            total_workers=self.slots + shell.total_workers,
+            idle_workers=self.slots - busy + shell.idle_workers,
+            pending_tasks=self._outstanding - busy + shell.pending_tasks,
+            max_workers_per_node=self.slots,
+        )
 
     def _withdraw(self) -> None:
         with contextlib.suppress(Empty):

@@ -20,14 +20,14 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
+from globus_compute_endpoint.figures import Report, State
 from globus_compute_endpoint.host.packets import peer_of
 
-__all__ = ["Control", "Credentials", "Drain", "Frame", "State", "Stop"]
+__all__ = ["AskReport", "Control", "Credentials", "Drain", "Frame", "Stop"]
 
 log = logging.getLogger(__name__)
 
 FRAME_LIMIT = 256 * 1024  # more than the manager ever sends
-State = Literal["starting", "running", "draining", "stopped", "failed"]
 
 
 class Credentials(BaseModel):
@@ -49,8 +49,15 @@ class Stop(BaseModel):
     type: Literal["stop"]
 
 
-Frame = Annotated[Credentials | Drain | Stop, Field(discriminator="type")]
-_frames: TypeAdapter[Credentials | Drain | Stop] = TypeAdapter(Frame)
+class AskReport(BaseModel):
+    """Someone wants to know how it fares."""
+
+    type: Literal["report"]
+
+
+Order = Credentials | Drain | Stop
+Frame = Annotated[Order | AskReport, Field(discriminator="type")]
+_frames: TypeAdapter[Order | AskReport] = TypeAdapter(Frame)
 
 
 class Control:
@@ -67,11 +74,13 @@ class Control:
         self._state: State = "starting"
         self._outstanding = 0
         self._progress = False
-        self._handle: Callable[[Credentials | Drain | Stop], None] | None = None
+        self._handle: Callable[[Order], None] | None = None
+        self._report: Callable[[State], Report] | None = None
 
-    def start(self, handle: Callable[[Credentials | Drain | Stop], None]) -> None:
-        """Call ``handle`` on the event loop for each frame from the manager."""
+    def start(self, handle: Callable[[Order], None], report: Callable[[State], Report]) -> None:
+        """Call ``handle`` on the event loop for each order, and ``report`` when that is asked."""
         self._handle = handle
+        self._report = report
         if self._socket is not None:
             self._listen_to(self._socket)
         if self._listener is not None:
@@ -81,17 +90,7 @@ class Control:
     def tell(self, state: State, outstanding: int) -> None:
         """Tell the manager how we are."""
         self._state, self._outstanding = state, outstanding
-        if self._socket is None:
-            return
-        frame = {
-            "type": "status",
-            "state": state,
-            "outstanding": outstanding,
-            "progress": self._progress,
-        }
-        # A manager which does not listen gets the next one.
-        with contextlib.suppress(OSError):
-            self._socket.send(json.dumps(frame).encode(), socket.MSG_DONTWAIT)
+        self._send()
 
     def refresh(self, outstanding: int) -> None:
         """Tell the last state again, with a new figure."""
@@ -109,6 +108,21 @@ class Control:
         if self._listener is not None:
             _close(self._listener)
             self._listener = None
+
+    def _send(self, report: Report | None = None) -> None:
+        if self._socket is None:
+            return
+        frame: dict[str, object] = {
+            "type": "status",
+            "state": self._state,
+            "outstanding": self._outstanding,
+            "progress": self._progress,
+        }
+        if report is not None:
+            frame["report"] = report.model_dump(mode="json", exclude_none=True)
+        # A manager which does not listen gets the next one.
+        with contextlib.suppress(OSError):
+            self._socket.send(json.dumps(frame).encode(), socket.MSG_DONTWAIT)
 
     def _hang_up(self) -> None:
         if self._socket is not None:
@@ -156,7 +170,11 @@ class Control:
             what = _fields(error) if isinstance(error, ValidationError) else "not JSON"
             log.warning("A frame from the manager was not understood: %s", what)
             return
-        self._handle(frame)
+        if isinstance(frame, AskReport):
+            assert self._report is not None
+            self._send(self._report(self._state))
+        else:
+            self._handle(frame)
 
 
 def _close(connection: socket.socket) -> None:
@@ -165,7 +183,7 @@ def _close(connection: socket.socket) -> None:
     connection.close()
 
 
-def _parse(data: bytes) -> Credentials | Drain | Stop:
+def _parse(data: bytes) -> Order | AskReport:
     head, _, blob = data.partition(b"\n")
     if not blob:
         return _frames.validate_json(head)

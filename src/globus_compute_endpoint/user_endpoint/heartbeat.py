@@ -64,7 +64,10 @@ def who_we_are() -> dict[str, Any]:
 
 
 class Heartbeat:
-    """Publishes a status report each ``period`` seconds, and one of farewell."""
+    """Publishes a status report each ``period`` seconds, and one of farewell.
+
+    ``on_taken`` is called when the broker has one.
+    """
 
     def __init__(
         self,
@@ -72,13 +75,16 @@ class Heartbeat:
         period: float,
         publisher: Publisher,
         state: Callable[[], dict[str, Any]],
+        *,
         on_beat: Callable[[], None],
+        on_taken: Callable[[], None],
     ) -> None:
         self._endpoint_id = endpoint_id
         self._period = period
         self._publisher = publisher
         self._state = state
         self._on_beat = on_beat
+        self._on_taken = on_taken
         self._last: asyncio.Future[None] | None = None
         self._begun: dict[str, int] = {}
 
@@ -125,6 +131,7 @@ class Heartbeat:
         if (error := future.exception()) is not None:
             log.warning("A heartbeat was not taken: %s", error)
             return
+        self._on_taken()
         for task_id in begun:
             self._begun.pop(task_id, None)
 

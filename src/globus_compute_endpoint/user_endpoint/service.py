@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import SecretStr
 
@@ -29,10 +28,11 @@ from globus_compute_endpoint.user_endpoint.control import (
     Drain,
     Stop,
 )
-from globus_compute_endpoint.user_endpoint.heartbeat import Heartbeat, IdleWatch, who_we_are
+from globus_compute_endpoint.user_endpoint.heartbeat import Heartbeat, IdleWatch
 from globus_compute_endpoint.user_endpoint.journal_files import unusable
 from globus_compute_endpoint.user_endpoint.ledger import Ledger, Neighbours
 from globus_compute_endpoint.user_endpoint.links import Links
+from globus_compute_endpoint.user_endpoint.reporting import Reporting
 from globus_compute_endpoint.user_endpoint.results import ResultPublisher
 from globus_compute_endpoint.worker import task as worker
 
@@ -131,12 +131,14 @@ class UserEndpoint:
             Neighbours(engine.submit, self._results.publish, self._take_more, self._damaged),
         )
         self._ledger.restore(books.recovered)
+        self._reporting = Reporting(engine, self._ledger)
         self._heartbeat = Heartbeat(
             settings.endpoint_id,
             settings.config.heartbeat_period,
             self._heartbeat_channel,
-            self._state,
-            self._beat,
+            self._reporting.global_state,
+            on_beat=self._beat,
+            on_taken=self._reporting.note_heartbeat,
         )
         self._idle = IdleWatch(
             settings.config.idle_heartbeats_soft, settings.config.idle_heartbeats_hard
@@ -166,7 +168,7 @@ class UserEndpoint:
             raise self._problem
 
     async def _serve(self) -> None:
-        self._control.start(self._handle)
+        self._control.start(self._handle, self._reporting.report)
         self._control.tell("starting", self._ledger.outstanding)
         if self._books.recovered.progress:
             self._control.note_progress()
@@ -290,6 +292,7 @@ class UserEndpoint:
     def _confirmed(self, task_id: str) -> None:
         log.info("Task %s is done: result confirmed", task_id, extra={"GC_TASK_ID": task_id})
         self._ledger.settle(task_id)
+        self._reporting.note_done()
         self._control.note_progress()
 
     def _consuming(self) -> None:
@@ -385,14 +388,3 @@ class UserEndpoint:
             marks=self._books.marks,
             jobs=self._books.jobs,
         )
-
-    def _state(self) -> dict[str, Any]:
-        state = who_we_are() | {
-            "outstanding_tasks": self._ledger.outstanding,
-            "waiting_tasks": self._ledger.waiting,
-            "engine_type": type(self._engine).__name__,
-            **self._engine.status(),
-        }
-        if self._ledger.trouble is not None:
-            state["journal_trouble"] = self._ledger.trouble
-        return state

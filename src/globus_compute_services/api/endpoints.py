@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from globus_compute_services.api.context import caller_of, parts_of, uuid_in_path
 from globus_compute_services.api.errors import forbidden, not_found, unprocessable
+from globus_compute_services.relay.reports import FIGURES
 from globus_compute_services.store.endpoints import is_online
 from globus_compute_services.store.identities import Caller
 from globus_compute_services.store.schema import Endpoint, Kind
@@ -48,7 +49,7 @@ def may_manage(caller: Caller, endpoint: Endpoint) -> bool:
 
 async def show_endpoint(request: Request) -> Response:
     """``GET /v2/endpoints/{id}``."""
-    caller, endpoint = await _visible(request)
+    caller, endpoint, _ = await _visible(request)
     return JSONResponse(_document(endpoint, full=may_manage(caller, endpoint)))
 
 
@@ -81,15 +82,19 @@ async def list_endpoints(request: Request) -> Response:
 
 
 async def show_status(request: Request) -> Response:
-    """``GET /v2/endpoints/{id}/status``: online or not, and what the last heartbeat said."""
-    _, endpoint = await _visible(request)
+    """``GET /v2/endpoints/{id}/status``: online or not, and what the last heartbeat said.
+
+    Names of machines, jobs and accounts are for its owner and administrators, and its manager's.
+    """
+    _, endpoint, manages = await _visible(request)
     status = "online" if is_online(endpoint) else "offline"
-    return JSONResponse({"status": status, "details": endpoint.report})
+    details = {name: value for name, value in endpoint.report.items() if manages or name in FIGURES}
+    return JSONResponse({"status": status, "details": details})
 
 
 async def show_allowed_functions(request: Request) -> Response:
     """``GET /v3/endpoints/{id}/allowed_functions``."""
-    _, endpoint = await _visible(request)
+    _, endpoint, _ = await _visible(request)
     return JSONResponse(
         {
             "endpoint_id": str(endpoint.id),
@@ -142,17 +147,18 @@ async def _managed(session: AsyncSession, request: Request, caller: Caller) -> E
     return endpoint
 
 
-async def _visible(request: Request) -> tuple[Caller, Endpoint]:
+async def _visible(request: Request) -> tuple[Caller, Endpoint, bool]:
+    """Who asks, what for, and whether they manage it, or its manager."""
     caller = await caller_of(request)
     async with parts_of(request).database.read() as session:
         endpoint = await find_endpoint(session, uuid_in_path(request, "endpoint_id"))
-        shown = endpoint.public or endpoint.kind == Kind.MANAGER or may_manage(caller, endpoint)
-        if not shown and endpoint.manager_id is not None:
+        manages = may_manage(caller, endpoint)
+        if not manages and endpoint.manager_id is not None:
             manager = await session.get(Endpoint, endpoint.manager_id)
-            shown = manager is not None and may_manage(caller, manager)
-    if not shown:
+            manages = manager is not None and may_manage(caller, manager)
+    if not (manages or endpoint.public or endpoint.kind == Kind.MANAGER):
         raise forbidden(f"Endpoint {endpoint.id} belongs to someone else")
-    return caller, endpoint
+    return caller, endpoint, manages
 
 
 def _document(endpoint: Endpoint, *, full: bool) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 from uuid import UUID
 
 from globus_compute_common import messagepack
@@ -19,6 +18,7 @@ from globus_compute_services.broker import names
 from globus_compute_services.broker.link import Delivery
 from globus_compute_services.documents import storable_document
 from globus_compute_services.relay.dispatch import Dispatcher
+from globus_compute_services.relay.reports import Report
 from globus_compute_services.relay.starts import Starter
 from globus_compute_services.store.database import Database
 from globus_compute_services.store.endpoints import is_online, online_for
@@ -29,16 +29,15 @@ __all__ = ["HeartbeatsRelay"]
 
 log = logging.getLogger(__name__)
 
-_DEFAULT_PERIOD_S = 30.0
-_LONGEST_PERIOD_S = 3600.0
 _TASKS = 4096  # of which a report may speak: each is a write
 _LONGEST_MESSAGE = 10_000  # characters; each failed task gets a copy
 
 
 @dataclass(frozen=True)
-class _Report:
+class _Message:
     endpoint_id: UUID
-    state: dict[str, Any]
+    failure: str | None
+    report: Report
     progress: dict[UUID, str]
 
 
@@ -53,13 +52,13 @@ class HeartbeatsRelay:
     async def handle(self, deliveries: Sequence[Delivery]) -> None:
         """Take note of each report, in order."""
         for delivery in deliveries:
-            report = _parse(delivery)
-            if report is None:
+            message = _parse(delivery)
+            if message is None:
                 continue
-            if (error := report.state.get("error")) is not None:
-                await self._take_failure(report.endpoint_id, str(error)[:_LONGEST_MESSAGE])
+            if message.failure is not None:
+                await self._take_failure(message.endpoint_id, message.failure)
             else:
-                await self._take_heartbeat(report)
+                await self._take_heartbeat(message)
 
     async def _take_failure(self, endpoint_id: UUID, message: str) -> None:
         """A user endpoint failed, or did not start: so do its tasks."""
@@ -94,13 +93,13 @@ class HeartbeatsRelay:
                 extra={"GC_TASK_ID": task_id, **fields},
             )
 
-    async def _take_heartbeat(self, report: _Report) -> None:
+    async def _take_heartbeat(self, message: _Message) -> None:
         async with self._database.write() as session:
-            endpoint = await session.get(Endpoint, report.endpoint_id)
+            endpoint = await session.get(Endpoint, message.endpoint_id)
             if endpoint is None:
                 return
             was_online = is_online(endpoint)
-            await self._note(session, endpoint, report)
+            await self._note(session, endpoint, message)
             online = is_online(endpoint)
         if endpoint.kind == Kind.MANAGER and online and not was_online:
             await self._starter.manager_came_online(endpoint.id)
@@ -115,25 +114,14 @@ class HeartbeatsRelay:
                 extra={"GC_ENDPOINT_ID": endpoint.id},
             )
 
-    async def _note(self, session: AsyncSession, endpoint: Endpoint, report: _Report) -> None:
+    async def _note(self, session: AsyncSession, endpoint: Endpoint, message: _Message) -> None:
         endpoint.seen = time.time()
-        endpoint.heartbeat_period = _period(report.state)
-        endpoint.report = report.state
-        await note_progress(session, endpoint.id, report.progress)
+        endpoint.heartbeat_period = message.report.period
+        endpoint.report = message.report.document()
+        await note_progress(session, endpoint.id, message.progress)
 
 
-def _period(state: dict[str, Any]) -> float:
-    """The seconds within which the next report is due; 0 means goodbye."""
-    if state.get("active") is False:
-        return 0.0
-    try:
-        period = float(state.get("heartbeat_period", _DEFAULT_PERIOD_S))
-    except (TypeError, ValueError):
-        return _DEFAULT_PERIOD_S
-    return min(max(period, 0.0), _LONGEST_PERIOD_S)
-
-
-def _parse(delivery: Delivery) -> _Report | None:
+def _parse(delivery: Delivery) -> _Message | None:
     endpoint = names.endpoint_of_key(delivery.routing_key)
     try:
         message = messagepack.unpack(delivery.body)
@@ -148,4 +136,5 @@ def _parse(delivery: Delivery) -> _Report | None:
     except Exception as error:  # noqa: BLE001 (any bytes may come, and unpack tells in many ways)
         log.warning("Dropped what is not a report: %s", error, extra={"GC_ENDPOINT_ID": endpoint})
         return None
-    return _Report(message.endpoint_id, state, progress)
+    failure = None if state.get("error") is None else str(state["error"])[:_LONGEST_MESSAGE]
+    return _Message(message.endpoint_id, failure, Report.model_validate(state), progress)
