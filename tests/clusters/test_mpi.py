@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from globus_compute_sdk import MPIFunction
 
 from endpoint.harness import Harness
-from endpoint.test_user_endpoint import value
+from endpoint.test_user_endpoint import error_of, value
+from support import slurm
 
-pytestmark = [pytest.mark.timeout(150), pytest.mark.usefixtures("cluster")]
+pytestmark = pytest.mark.timeout(150)
 
 ENGINE = """\
 engine:
@@ -27,25 +31,161 @@ engine:
   job_status_kwargs: {strategy_period: 1}
   provider: {type: SlurmProvider, nodes_per_block: 3, init_blocks: 1, max_blocks: 1}
 """
-
-
-def sized(**specification: Any) -> dict[str, Any]:
-    return {"headers": {"resource_specification": json.dumps(specification)}}
+RANKS = MPIFunction("sh -c 'echo $SLURM_PROCID $SLURMD_NODENAME'")
 
 
 @pytest.fixture(scope="module")
 def mpi(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    """An endpoint with one block of three nodes, for all tests in here."""
     harness = Harness(tmp_path_factory.mktemp("mpi"))
     harness.start(ENGINE)
     yield harness
     harness.close()
 
 
-RANKS = MPIFunction("sh -c 'echo $SLURM_PROCID $SLURMD_NODENAME'")
+def submit(harness: Harness, function: Any, *args: Any, spec: Any, **kwargs: Any) -> str:
+    headers = {"resource_specification": json.dumps(spec)}
+    return harness.submit(function, *args, headers=headers, **kwargs)
+
+
+def ranks_of(result: Any) -> dict[str, list[int]]:
+    """Return which ranks ran on which node."""
+    assert result.returncode == 0, result
+    found: dict[str, list[int]] = {}
+    for rank, node in sorted(line.split() for line in result.stdout.splitlines()):
+        found.setdefault(node, []).append(int(rank))
+    return found
+
+
+def steps() -> list[str]:
+    """The steps of jobs, but for their scripts and what Slurm itself has for each."""
+    listed = subprocess.run(
+        ["squeue", "--steps", "--noheader", "--format=%i"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+    )
+    return [each for each in listed.stdout.split() if each.rpartition(".")[2].isdecimal()]
 
 
 def test_ranks_are_spread_over_nodes(mpi: Harness):
-    task = mpi.submit(RANKS, **sized(num_nodes=2, ranks_per_node=2))
+    several = submit(mpi, RANKS, spec={"num_nodes": 2, "ranks_per_node": 2})
+    all_nodes = submit(mpi, RANKS, spec={"num_ranks": 3, "ranks_per_node": 1})
+    assert sorted(ranks_of(value(mpi, several)).values()) == [[0, 1], [2, 3]]
+    assert list(ranks_of(value(mpi, all_nodes))) == ["n1", "n2", "n3"]
+
+
+def surroundings() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PWD": os.getcwd()}
+
+
+def test_functions_in_python_find_their_nodes_and_the_launcher(mpi: Harness):
+    spec = {"num_nodes": 2, "num_ranks": 4, "launcher_options": "--label"}
+    found = value(mpi, task := submit(mpi, surroundings, spec=spec))
+    nodes = found["PARSL_MPI_NODELIST"]
+    assert len(set(nodes.split(","))) == 2
+    prefix = f"srun --ntasks 4 --ntasks-per-node 2 --nodelist {nodes} --nodes 2 --label"
+    assert found["PARSL_MPI_PREFIX"] == found["PARSL_SRUN_PREFIX"] == prefix
+    assert found["PARSL_MPIEXEC_PREFIX"] == f"mpiexec -n 4 -ppn 2 -hosts {nodes} --label"
+    assert found["PARSL_RANKS_PER_NODE"] == "2"
+    assert found["PWD"].endswith(f"/tasks_working_dir/{task}")
+
+
+def hold(seconds: float) -> tuple[float, str, float]:
+    """Return when this began, on which nodes, and when it ended."""
+    import os
+    import time
+
+    begun = time.time()
+    time.sleep(seconds)
+    return begun, os.environ["PARSL_MPI_NODELIST"], time.time()
+
+
+def test_tasks_wait_for_nodes_in_the_order_in_which_they_came(mpi: Harness):
+    tasks = [
+        submit(mpi, hold, seconds, spec={"num_nodes": nodes})
+        for nodes, seconds in ((1, 1), (1, 2.5), (3, 0.5), (1, 0.5), (2, 0.5))
+    ]
+    first, second, whole, *later = (value(mpi, each) for each in tasks)
+    assert first[1] != second[1]
+    assert second[0] < first[2]  # both at once
+    assert second[2] <= whole[0]  # when one node of three was free again, there was none for it
+    assert sorted(whole[1].split(",")) == ["n1", "n2", "n3"]
+    assert all(whole[2] <= each[0] for each in later)
+    assert later[0][0] < later[1][2]
+    assert not set(later[0][1].split(",")) & set(later[1][1].split(","))
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"num_nodes": 4}, "num_nodes is 4, but a block of this endpoint has 3 nodes"),
+        ({}, "needs to know their size"),
+        ({"num_nodes": "2"}, "num_nodes must be an integer from 1, not '2'"),
+        ({"nodes": 2}, "there is no 'nodes'"),
+        ({"num_nodes": 2, "num_ranks": 3}, "does not divide"),
+        ({"num_nodes": 1, "launcher_options": "a\0b"}, "launcher_options must be one line"),
+    ],
+)
+def test_sizes_are_refused_before_parsl_stumbles(mpi: Harness, spec: Any, told: str):
+    begun = time.monotonic()
+    code, text = error_of(mpi, submit(mpi, hold, 0, spec=spec))
+    assert code == "ResourceSpecificationError"
+    assert told in text
+    assert time.monotonic() - begun < 3
+
+
+def test_a_rank_which_fails(mpi: Harness):
+    command = "sh -c 'test $SLURM_PROCID = 0 || echo rank $SLURM_PROCID >&2; exit $SLURM_PROCID'"
+    task = submit(mpi, MPIFunction(command), spec={"num_nodes": 2, "num_ranks": 4})
     result = value(mpi, task)
-    assert result.returncode == 0
-    assert sorted(each.split()[0] for each in result.stdout.splitlines()) == ["0", "1", "2", "3"]
+    assert result.returncode == 3
+    assert "rank 3\n" in result.stderr
+    assert "task 3: Exited with exit code 3" in result.stderr
+    assert result.exception_name == "subprocess.CalledProcessError"
+    assert result.cmd == f"$PARSL_MPI_PREFIX {command}"
+
+
+def test_a_walltime_ends_the_ranks_on_all_nodes(mpi: Harness, tmp_path: Path):
+    command = f"sh -c 'touch {tmp_path}/$SLURM_PROCID; exec sleep 300'"
+    endless = MPIFunction(command, walltime=3, return_dict=True)
+    task = submit(mpi, endless, spec={"num_nodes": 3})
+    after = submit(mpi, RANKS, spec={"num_nodes": 3})
+    result = value(mpi, task)
+    assert (result["returncode"], result["exception_name"]) == (124, "subprocess.TimeoutExpired")
+    assert len(list(tmp_path.iterdir())) == 3
+    following = value(mpi, after)
+    assert len(ranks_of(following)) == 3
+    assert "busy" not in following.stderr
+    mpi.wait_for(lambda: not steps(), 10)
+
+
+def start_ranks_and_die(directory: str) -> None:
+    import os
+    import signal
+    import subprocess
+    import time
+
+    command = f"$PARSL_MPI_PREFIX sh -c 'touch {directory}/$SLURM_PROCID; exec sleep 300'"
+    subprocess.Popen(f"{command} & wait", shell=True)
+    while len(os.listdir(directory)) < 3:
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_worker_leaves_is_ended_before_its_nodes_have_another_task(
+    mpi: Harness, tmp_path: Path
+):
+    task = submit(mpi, start_ranks_and_die, str(tmp_path), spec={"num_nodes": 3})
+    after = submit(mpi, RANKS, spec={"num_nodes": 3})
+    code, text = error_of(mpi, task)
+    assert code == "WorkerLost"
+    assert "worker process died while it ran the task" in text
+    following = value(mpi, after)
+    assert len(ranks_of(following)) == 3
+    assert "busy" not in following.stderr
+    mpi.wait_for(lambda: not steps(), 10)
+    assert len(slurm.jobs()) == 1  # still the first block
