@@ -59,6 +59,31 @@ amqp_port: 5671
 display_name: My Endpoint
 engine: {type: ThreadPoolEngine}
 """
+DOCKER = """\
+display_name: Docker
+engine:
+  type: GlobusComputeEngine
+  container_type: docker
+  container_uri: funcx/kube-endpoint:main-3.10
+  container_cmd_options: -v /tmp:/tmp
+  provider:
+    init_blocks: 1
+    max_blocks: 1
+    min_blocks: 0
+    type: LocalProvider
+"""
+CUSTOM = """\
+display_name: Docker Custom
+engine:
+  type: GlobusComputeEngine
+  container_type: custom
+  container_cmd_options: docker run -v {EXECUTOR_RUNDIR}:{EXECUTOR_RUNDIR} funcx/kube-endpoint:main-3.10 {EXECUTOR_LAUNCH_CMD}
+  provider:
+    init_blocks: 1
+    max_blocks: 1
+    min_blocks: 0
+    type: LocalProvider
+"""  # noqa: E501  (as it stands)
 TEMPLATE = """\
 engine:
   type: GlobusComputeEngine
@@ -81,7 +106,8 @@ def load(text: str) -> UserEndpointConfig:
 
 
 @pytest.mark.parametrize(
-    "text", [RETRIES, SCALING, WORKER_INIT, SCRIPTS, SERIALIZERS, WILDCARDS, PORT]
+    "text",
+    [RETRIES, SCALING, WORKER_INIT, SCRIPTS, SERIALIZERS, WILDCARDS, PORT, DOCKER, CUSTOM],
 )
 def test_an_example_is_taken_and_makes_an_engine(text: str) -> None:
     build(load(text).engine)

@@ -10,6 +10,8 @@ from globus_compute_sdk.errors import SerdeError
 from globus_compute_sdk.serialize.facade import parse_allowlist
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from globus_compute_endpoint.config.containers import ContainerOptions
+
 __all__ = [
     "BlocksEngineConfig",
     "EngineConfig",
@@ -82,7 +84,7 @@ class BlocksEngineConfig(_AnyEngine):
     job_status_kwargs: JobStatus = JobStatus()
 
 
-class GlobusComputeEngineConfig(BlocksEngineConfig):
+class GlobusComputeEngineConfig(ContainerOptions, BlocksEngineConfig):
     """``type: GlobusComputeEngine``."""
 
     type: Literal["GlobusComputeEngine"] = "GlobusComputeEngine"

@@ -23,6 +23,11 @@ from globus_compute_endpoint.backoff import Backoff
 from globus_compute_endpoint.config.engines import BlocksEngineConfig
 from globus_compute_endpoint.engines.base import Engine, EngineContext, JobLog, TaskRequest
 from globus_compute_endpoint.engines.batch_jobs import cancel_jobs, runs_batch_jobs
+from globus_compute_endpoint.engines.containers import (
+    check_containers,
+    containers_of,
+    remove_containers,
+)
 from globus_compute_endpoint.engines.handoff import Handoff
 from globus_compute_endpoint.engines.htex import ExecutorLife
 from globus_compute_endpoint.engines.htex_options import executor_factory
@@ -65,6 +70,7 @@ class GlobusComputeEngine(Engine):
         self.nodes_per_block: int = provider.nodes_per_block
         nodes = min(provider.max_blocks, _SLOTS_LIMIT) * provider.nodes_per_block
         self._remote = runs_batch_jobs(provider)
+        check_containers(config, local=not self._remote)
         self._workers_per_node = executor.workers_per_node
         self.slots = int(min(_SLOTS_LIMIT, nodes * self._workers_per_node))
         self._life: ExecutorLife | None = None
@@ -168,8 +174,9 @@ class GlobusComputeEngine(Engine):
         return self.context.directory / "htex"
 
     def _remove_old_runs(self) -> None:
-        """Keep the logs of the last few runs only."""
+        """Keep the logs of the last few runs only, and none of their containers."""
         self._directory_of_runs.mkdir(exist_ok=True)
+        remove_containers(self._directory_of_runs)
         runs = sorted(self._directory_of_runs.iterdir(), key=lambda run: run.stat().st_mtime)
         for run in runs[:-_KEPT_RUNS]:
             shutil.rmtree(run, ignore_errors=True)
@@ -184,6 +191,9 @@ class GlobusComputeEngine(Engine):
             period=scaling.strategy_period,
             jobs=self.context.jobs,
             job_name=f"globus-compute-{self.context.endpoint_id}",
+            containers=containers_of(
+                self._config, self.context, Path(self._directory), local=not self._remote
+            ),
             on_look=self._looked,
             on_death=self._lost,
         )

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from globus_compute_endpoint.engines.base import JobLog
 from globus_compute_endpoint.engines.batch_jobs import JobGate, is_away, runs_batch_jobs
 from globus_compute_endpoint.engines.block_figures import BlockFigures
 from globus_compute_endpoint.engines.block_watch import BlockWatch
+from globus_compute_endpoint.engines.containers import Containers
 from globus_compute_endpoint.engines.marks import Place
 from globus_compute_endpoint.engines.providers import PromptLocalProvider
 from globus_compute_endpoint.figures import EngineFigures
@@ -59,6 +60,7 @@ class ExecutorLife:
         period: float,
         jobs: JobLog,
         job_name: str,
+        containers: Containers | None,
         on_look: Callable[[], Awaitable[None]],
         on_death: Callable[[ExecutorLife, str, bool], None],
     ) -> None:
@@ -68,6 +70,7 @@ class ExecutorLife:
         self._period = period
         self._jobs = jobs
         self._job_name = job_name
+        self._containers = containers
         self._gate: JobGate | None = None
         self._on_look = on_look
         self._on_death = on_death
@@ -97,6 +100,9 @@ class ExecutorLife:
         executor.provider.script_dir = str(scripts)
         if runs_batch_jobs(executor.provider):
             self._gate = JobGate(executor.provider, self._jobs, scripts, self._job_name)
+        if self._containers is not None:
+            enter = partial(self._containers.enter, executor, self._directory)
+            await in_thread(enter, _START_TIMEOUT)
         os.environ[_MARK] = self._run  # what the engine starts inherits it: see _stragglers
         await in_thread(executor.start, _START_TIMEOUT)
         executor.outgoing_q.zmq_socket.setsockopt(zmq.SNDTIMEO, _SEND_TIMEOUT_MS)
@@ -156,7 +162,11 @@ class ExecutorLife:
         # Without this the result thread may wait for an interchange which is away.
         executor._executor_bad_state.set()
         shutdown = partial(executor.shutdown, timeout=3)
-        for what in (self._cancel_blocks, shutdown, self._kill_stragglers):
+        steps: list[Callable[[], object]] = [self._cancel_blocks, shutdown, self._kill_stragglers]
+        if self._containers is not None:
+            steps[1:1] = [self._await_containers]
+            steps += [self._containers.remove]
+        for what in steps:
             try:
                 await in_thread(what, _STOP_TIMEOUT)
             except Exception:  # the next step, and the last, mend what this one left
@@ -239,10 +249,10 @@ class ExecutorLife:
         for name, text in (("stdout", newest.stdout_summary), ("stderr", newest.stderr_summary)):
             if text and text.strip():
                 told += f"\n{name}: {text.strip()[-_SHOWN:]}"
+        needs = "the container's image" if self._containers else "the worker environment"
         return (
             f"The last {_FAILED_BLOCKS} blocks of workers have failed: {told}\nCheck worker_init"
-            " and the provider's options; the worker environment needs Parsl and"
-            " globus-compute-sdk."
+            f" and the provider's options; {needs} needs Parsl and globus-compute-sdk."
         )
 
     def _interchange_ended(self) -> None:
@@ -277,6 +287,12 @@ class ExecutorLife:
         if self._gate is not None:
             self._gate.ended(ended)
 
+    def _await_containers(self) -> None:
+        """Give the blocks on this machine the time to end their containers in order."""
+        provider = self.executor.provider
+        groups = provider.groups if isinstance(provider, PromptLocalProvider) else set()
+        psutil.wait_procs(list(_members(groups)), timeout=_STOP_TIMEOUT / 2)
+
     def _kill_stragglers(self) -> None:
         """Kill what the blocks on this machine have left: by group, or by our mark."""
         provider = self.executor.provider
@@ -285,9 +301,20 @@ class ExecutorLife:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, ProcessLookupError):
                 pid = process.pid
-                # The number of a group may have come round; not so in our session.
-                ours = os.getpgid(pid) in groups and os.getsid(pid) == os.getsid(0)
+                ours = _is_member(pid, groups)
                 if pid != os.getpid() and (ours or process.environ().get(_MARK) == self._run):
                     process.kill()
                     killed.append(process)
         psutil.wait_procs(killed, timeout=_STOP_TIMEOUT / 3)
+
+
+def _members(groups: set[int]) -> Iterator[psutil.Process]:
+    return (each for each in psutil.process_iter() if _is_member(each.pid, groups))
+
+
+def _is_member(pid: int, groups: set[int]) -> bool:
+    # The number of a group may have come round; not so in our session.
+    try:
+        return os.getpgid(pid) in groups and os.getsid(pid) == os.getsid(0)
+    except ProcessLookupError:
+        return False

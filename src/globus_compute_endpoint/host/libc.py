@@ -11,6 +11,7 @@ __all__ = [
     "IN_MOVED_TO",
     "clear_ambient_capabilities",
     "clear_capabilities",
+    "has_no_new_privs",
     "inotify_add_watch",
     "inotify_init",
     "join_new_session_keyring",
@@ -23,6 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # <sys/prctl.h>
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
+_PR_GET_NO_NEW_PRIVS = 39
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 
@@ -57,6 +59,11 @@ def set_dumpable() -> None:
 def set_no_new_privs() -> None:
     """Make setuid programs powerless for this process and all its children; see prctl(2)."""
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS")
+
+
+def has_no_new_privs() -> bool:
+    """Whether setuid programs are powerless for this process; see prctl(2)."""
+    return _check(_libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), "PR_GET_NO_NEW_PRIVS") == 1
 
 
 def clear_ambient_capabilities() -> None:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start ``worker/pool.py`` with the interpreter of the Parsl that is on the PATH.
 
-This module travels in the command of a block. Any Python 3 on the node runs it, though it be that
-of an old operating system.
+This module travels in the command of a block, or in a file which a container gets to see. Any
+Python 3 on the node runs it, though it be that of an old operating system.
 """
 
 import os
 import shlex
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,8 @@ _RUN = f"import os; source = os.environ.pop('{_VARIABLE}'); exec(source); main(s
 
 def main(source: str) -> None:
     """Become Parsl's worker pool, with its arguments, by way of the ``source`` of our module."""
+    if os.getpid() == 1:
+        _stay_as_init()
     program = shutil.which(_PROGRAM)
     if program is None:
         sys.stderr.write(f"{_PROGRAM}: command not found\n")
@@ -41,3 +44,19 @@ def _interpreter(program: str) -> "list[str]":
     if words == ["/bin/sh"] and second.startswith("'''exec' "):  # as pip writes long paths
         words = shlex.split(second)[1:2]
     return words if any("python" in Path(word).name for word in words) else []
+
+
+def _stay_as_init() -> None:
+    """Have a child go on: signals do not end a container's first process, and orphans are its own.
+
+    Once the child has ended, so does this process, and the kernel kills what is left.
+    """
+    child = os.fork()
+    if child == 0:
+        return
+    for each in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda number, _: os.kill(child, number))
+    ended, status = os.wait()
+    while ended != child:
+        ended, status = os.wait()
+    os._exit(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))

@@ -19,7 +19,7 @@ from typing import Any
 
 from globus_compute_endpoint.worker import leftovers, nodes, pool, pool_entry, task
 
-__all__ = ["payload", "pool_command"]
+__all__ = ["payload", "pool_command", "pool_program"]
 
 _AMONG_THEM = re.compile(
     r"^from (__future__|globus_compute_endpoint\.worker\.\w+) .*\n", re.MULTILINE
@@ -58,14 +58,18 @@ def payload(task_id: str, body: bytes, context: dict[str, Any]) -> tuple[dict[st
     return {"task_executor": executor, "task": task_id}, _EXPRESSION
 
 
+def pool_program() -> str:
+    """Return a Python program which stands for ``process_worker_pool.py``."""
+    entry = Path(pool_entry.__file__).read_text()
+    return f"{entry}\nmain({_joined(leftovers, nodes, pool)!r})\n"
+
+
 def pool_command() -> str:
     """Return the words which stand for ``process_worker_pool.py`` in the command of a block.
 
     Launchers put them into shell scripts and here-documents, and Parsl formats them twice: they
     have no dollar, backslash or brace, and a line of their own.
     """
-    entry = Path(pool_entry.__file__).read_text()
-    program = _joined(leftovers, nodes, pool)
-    packed = zlib.compress(f"{entry}\nmain({program!r})\n".encode(), 9)
+    packed = zlib.compress(pool_program().encode(), 9)
     text = base64.b64encode(packed).decode()
     return f"python3 -c 'import base64, zlib; exec(zlib.decompress(base64.b64decode(\"{text}\")))'"
