@@ -261,7 +261,7 @@ SUITES = [
     ),
     Suite("clusters", "tests/clusters", 6 * MINUTE, run_in_host("rabbitmq-server", peer=True)),
     Suite("system", "tests/system", 11.5 * MINUTE, run_here),
-    Suite("faults", "tests/system/faults", 5 * MINUTE, run_here),
+    Suite("faults", "tests/system/faults", 6 * MINUTE, run_here),
     Suite("demo", "", 1.5 * MINUTE, run_commands(("demo",))),
 ]
 LONG_SUITES = [

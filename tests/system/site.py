@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from support import slurm
 from support.authority import Authority
 from system.hosts import Host, prepared_environment
 from system.network import (
@@ -51,18 +52,28 @@ TEMPLATE = """\
 idle_heartbeats_soft: 20
 heartbeat_period: 15
 engine:
+{% if engine | default("") == '"Slurm"' %}
+  type: GlobusComputeEngine
+  max_workers_per_node: 1
+  address: 127.0.0.1
+  heartbeat_period: 2
+  heartbeat_threshold: 10
+  job_status_kwargs: {strategy_period: 1}
+  provider: {type: SlurmProvider, exclusive: false, init_blocks: 1, min_blocks: 0, max_blocks: 2}
+{% else %}
   type: {{ engine | default("ThreadPoolEngine") }}
+{% endif %}
 {% if engine | default("") == '"GlobusComputeEngine"' %}
   max_workers_per_node: 1
   provider: {type: LocalProvider, init_blocks: 1, min_blocks: 0, max_blocks: 1}
-{% else %}
+{% elif engine | default("") != '"Slurm"' %}
   max_workers: 2
 {% endif %}
 """
 SCHEMA = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "type": "object",
-    "properties": {"engine": {"enum": list(ENGINES)}},
+    "properties": {"engine": {"enum": [*ENGINES, "Slurm"]}},
     "additionalProperties": False,
 }
 MIB = 1 << 20
@@ -87,6 +98,14 @@ ssl_options.fail_if_no_peer_cert = false
 management.tcp.ip = 127.0.0.1
 """
 RABBITMQ_PORT = "[Service]\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n"
+SLURM_UNIT = """\
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/bin/python3 /opt/slurm.py start
+[Install]
+WantedBy=multi-user.target
+"""
 HTTPS_SOCKET = f"[Socket]\nListenStream=\nListenStream={COMPUTE}:443\n"
 
 
@@ -242,6 +261,12 @@ class Site:
             f"GLOBUS_COMPUTE_CLIENT_ID={client.id}\nGLOBUS_COMPUTE_CLIENT_SECRET={client.secret}\n"
         )
         write(f"{directory}/gateway.env", secrets, mode=0o600)
+
+    def start_slurm(self) -> None:
+        """Start a Slurm cluster on the login node; it comes back when that boots."""
+        self.login_node.write("/opt/slurm.py", Path(slurm.__file__).read_text())
+        self.login_node.write("/etc/systemd/system/slurm-cluster.service", SLURM_UNIT)
+        self.login_node.run("systemctl", "enable", "--now", "slurm-cluster")
 
     def start_endpoint(self, name: str) -> str:
         """Start the endpoint's units; returns the id under which it registered."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from system.faults.batch import BATCH_FAULTS
 from system.faults.credentials import CREDENTIALS_FAULTS
 from system.faults.homes import HOME_FAULTS
 from system.faults.services import SERVICES_FAULTS
@@ -15,6 +16,7 @@ _ALL = (
     *UNIT_FAULTS,
     *USER_ENDPOINT_FAULTS,
     *WORKER_FAULTS,
+    *BATCH_FAULTS,
     *SERVICES_FAULTS,
     *CREDENTIALS_FAULTS,
     *WHOLE_FAULTS,

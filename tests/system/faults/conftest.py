@@ -36,6 +36,7 @@ def tell(pytestconfig: pytest.Config) -> Callable[[str], None]:
 @pytest.fixture(scope="session")
 def stage(warm: WarmSite, seed: str, tell: Callable[[str], None]) -> Iterator[Stage]:
     tell(f"FAULT_SEED={seed}")
+    warm.site.start_slurm()
     people = [warm.researcher(name) for name in LOCAL_USERS]
     with running_load(people, warm.endpoint_id, warm.sdk, seed) as load:
         tell(heading())

@@ -18,10 +18,11 @@ from system.researcher import Researcher
 DRIVER = Path(__file__).parent / "driver.py"
 PROGRAM = "/opt/load/driver.py"
 LEDGERS = "/var/tmp/load"
-# Who submits to which engines; four user endpoints are what two cores carry.
+# Who submits to which engines (Slurm: GlobusComputeEngine with batch jobs); four user endpoints are
+# what two cores carry.
 STREAMS: Mapping[str, Sequence[str]] = {
     "alice": ("ThreadPoolEngine", "GlobusComputeEngine"),
-    "bob": ("ProcessPoolEngine", "ThreadPoolEngine"),
+    "bob": ("ProcessPoolEngine", "Slurm"),
 }
 RATE = 10.0  # tasks a second, of all together
 

@@ -90,6 +90,7 @@ def soak(minutes: float, seed: str) -> bool:
     outcome = Outcome()
     rng = random.Random(seed)
     with warm_site("soak") as warm:
+        warm.site.start_slurm()
         people = [warm.researcher(name) for name in LOCAL_USERS]
         with running_load(people, warm.endpoint_id, warm.sdk, seed) as load:
             stage = Stage(warm, load, before=measure(warm))

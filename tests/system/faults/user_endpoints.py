@@ -7,7 +7,7 @@ import random
 
 from system.faults.stage import Fault, Stage
 
-ENGINES = ("ThreadPoolEngine", "ProcessPoolEngine", "GlobusComputeEngine")
+ENGINES = ("ThreadPoolEngine", "ProcessPoolEngine", "GlobusComputeEngine", "Slurm")
 CUT_SHORT = ("interrupted",)
 LOST = ("interrupted", "worker lost")
 
