@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from endpoint.harness import Harness
 from endpoint.test_user_endpoint import error_of, value
+from support import slurm
 
 pytestmark = [pytest.mark.timeout(150), pytest.mark.usefixtures("cluster")]
 
@@ -26,7 +31,7 @@ engine:
   job_status_kwargs: {{strategy_period: 1, max_idletime: {idle}}}
   provider:
     type: SlurmProvider
-    exclusive: false
+    exclusive: true
     init_blocks: 0
     max_blocks: {blocks}
     nodes_per_block: {nodes}
@@ -50,6 +55,15 @@ def engine(
     return ENGINE.format(**locals())
 
 
+@pytest.fixture
+def another(tmp_path: Path) -> Iterator[Harness]:
+    home = tmp_path / "another"
+    home.mkdir()
+    made = Harness(home)
+    yield made
+    made.close()
+
+
 def run(*command: str) -> None:
     subprocess.run(command, check=True, timeout=30)
 
@@ -66,24 +80,164 @@ def work(path: str, first: float, later: float = 0) -> tuple[str, str]:
     return os.environ["SLURM_JOB_ID"], os.environ["SLURMD_NODENAME"]
 
 
+def begin(harness: Harness, directory: Path, *names: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Have long tasks begin; return them and their jobs by their names."""
+    paths = [directory / each for each in names]
+    tasks = [harness.submit(work, str(each), 300) for each in paths]
+    return dict(zip(names, tasks, strict=True)), dict(
+        zip(names, begun(harness, *paths), strict=True)
+    )
+
+
 def begun(harness: Harness, *paths: Path) -> list[str]:
     """Wait until tasks have begun, and return the jobs in which they did first."""
     harness.wait_for(lambda: all(each.exists() and each.read_text() for each in paths), 60)
     return [each.read_text().split()[0] for each in paths]
 
 
-@pytest.mark.parametrize("retries", [0, 1])
-def test_a_job_cancelled_in_mid_run(harness: Harness, tmp_path: Path, retries: int):
-    harness.start(engine(retries=retries))
-    path = tmp_path / "task"
-    task = harness.submit(work, str(path), 300)
-    (job,) = begun(harness, path)
-    run("scancel", job)
-    if retries:
-        again, _ = value(harness, task)
-        assert again != job
-    else:
+def kill_script_child(job: str) -> None:
+    """Kill what the script of a job has started, as the kernel may, for want of memory."""
+    name = f"[{job}.batch]"
+    steps = [each for each in psutil.process_iter() if name in " ".join(command_of(each))]
+    assert len(steps) == 1
+    for each in steps[0].children(recursive=True):
+        if "--block_id" in " ".join(command_of(each)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+RETRIES = pytest.mark.parametrize("retries", [0, 1])
+ENDS = {
+    "cancelled": r"was cancelled \(Slurm: CANCELLED\)",
+    "lost": r"has lost a node \(Slurm: NODE_FAIL\b.*\)",
+    "killed": r"has failed \(Slurm: FAILED, NonZeroExitCode\)",
+    "late": r"reached its time limit \(Slurm: TIMEOUT, TimeLimit\)",
+    "forgotten": "has ended, and Slurm knows it no more",
+}
+
+
+def check_ends(
+    harness: Harness, tasks: dict[str, str], jobs: dict[str, str], *, retries: int, seconds: float
+) -> None:
+    """Have tasks tried again in other jobs, or fail with how theirs have ended."""
+    for name, task in tasks.items():
+        harness.result(task, seconds)
+        if retries:
+            job, _ = value(harness, task)
+            assert job not in jobs.values()
+            continue
         code, text = error_of(harness, task)
         assert code == "WorkerLost"
-        assert re.match(rf"Batch job {job} on \S+ was cancelled \(Slurm: CANCELLED\)", text)
-        assert "this block has begun" in text
+        lines = text.splitlines()
+        how = re.fullmatch(rf"Batch job (\d+) on \S+ {ENDS[name]}\. .* is in (/\S+)", lines[0])
+        assert how, text
+        assert how[1] == jobs[name]
+        assert "this block has begun" in Path(how[2]).read_text()
+        assert "  this block has begun" in lines
+
+
+@RETRIES
+def test_jobs_which_end_too_early(harness: Harness, tmp_path: Path, retries: int):
+    harness.start(engine(retries=retries, blocks=3))
+    tasks, jobs = begin(harness, tmp_path, "cancelled", "lost", "killed")
+    node = dict(line.split() for line in slurm.jobs("%i %N"))[jobs["lost"]]
+    run("scancel", jobs["cancelled"])
+    kill_script_child(jobs["killed"])
+    slurm.mark_down(node)
+    try:
+        check_ends(harness, tasks, jobs, retries=retries, seconds=40)
+    finally:
+        slurm.resume(node)
+
+
+@pytest.mark.long
+@RETRIES
+def test_a_node_without_power(harness: Harness, tmp_path: Path, retries: int):
+    harness.start(engine(retries=retries))
+    tasks, jobs = begin(harness, tmp_path, "lost")
+    (node,) = slurm.jobs("%N")
+    slurm.lose_node(node)
+    try:
+        check_ends(harness, tasks, jobs, retries=retries, seconds=60)
+    finally:
+        slurm.start_node(node)
+
+
+def test_a_controller_which_was_away(harness: Harness, tmp_path: Path):
+    away(harness, tmp_path, retries=0, seconds=5)
+
+
+@pytest.mark.long
+@RETRIES
+def test_a_controller_away_for_a_minute(harness: Harness, tmp_path: Path, retries: int):
+    away(harness, tmp_path, retries=retries, seconds=60)
+
+
+def away(harness: Harness, tmp_path: Path, *, retries: int, seconds: float) -> None:
+    """Have the controller away: what runs goes on, what waits gets a block afterwards."""
+    harness.start(engine(retries=retries, blocks=2))
+    first, second = tmp_path / "first", tmp_path / "second"
+    running = harness.submit(work, str(first), seconds / 2)
+    (job,) = begun(harness, first)
+    slurm.stop_controller()
+    try:
+        beside = harness.submit(work, str(second), 300)
+        assert value(harness, running)[0] == job  # and then the other in the same block
+        waiting = harness.submit(work, str(tmp_path / "third"), 0)
+        harness.pause(seconds)
+    finally:
+        slurm.start_controller()
+    came_back = time.monotonic()
+    assert value(harness, waiting)[0] != job
+    print("a block", time.monotonic() - came_back, "s after the controller")
+    assert second.read_text().split() == [job]
+    assert beside not in harness.results
+    assert job in slurm.jobs("%i")
+
+
+def test_a_controller_which_forgets(harness: Harness, tmp_path: Path):
+    harness.start(engine())
+    tasks, jobs = begin(harness, tmp_path, "forgotten")
+    slurm.stop_controller()
+    slurm.start_controller(forget=True)
+    check_ends(harness, tasks, jobs, retries=0, seconds=40)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+def test_time_limits(harness: Harness, another: Harness, tmp_path: Path):
+    begins = []
+    for each, retries in ((harness, 0), (another, 1)):
+        each.start(engine(retries=retries, walltime="00:01:00"))
+        directory = tmp_path / str(retries)
+        directory.mkdir()
+        begins.append((each, retries, *begin(each, directory, "late")))
+    for each, retries, tasks, jobs in begins:
+        check_ends(each, tasks, jobs, retries=retries, seconds=150)
+
+
+def test_blocks_of_two_nodes_come_and_go(harness: Harness, tmp_path: Path):
+    harness.start(engine(nodes=2, blocks=2, launcher="SrunLauncher", idle=2))
+    tasks = [harness.submit(work, str(tmp_path / str(n)), 4) for n in range(4)]
+    places = [value(harness, each) for each in tasks]
+    assert len({job for job, _ in places}) == 2
+    assert {node for _, node in places} == {"n1", "n2", "n3", "n4"}
+    harness.wait_for(lambda: not slurm.jobs(), 30)
+    task = harness.submit(work, str(tmp_path / "later"), 0)
+    assert value(harness, task)[0] not in {job for job, _ in places}
+
+
+def test_options_reach_slurm_and_blocks_go_with_the_endpoint(harness: Harness, tmp_path: Path):
+    harness.start(engine(options="#SBATCH --comment=hello"))
+    begin(harness, tmp_path, "cancelled")
+    assert slurm.jobs("%k %D") == ["hello 1"]
+    harness.tell({"type": "stop"})
+    assert harness.exit_status() == 0
+    harness.wait_for(lambda: not slurm.jobs(), 10)

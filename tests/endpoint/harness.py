@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -151,6 +152,11 @@ class Harness:
             if time.monotonic() > deadline:
                 raise AssertionError(f"not within {seconds} s")
             self.broker.process_data_events(0.02)
+
+    def pause(self, seconds: float) -> None:
+        """Do nothing for a while but take what comes."""
+        with contextlib.suppress(AssertionError):
+            self.wait_for(lambda: False, seconds)
 
     def result(self, task_id: str, seconds: float = 30) -> Result:
         self.wait_for(lambda: task_id in self.results, seconds)

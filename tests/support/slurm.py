@@ -43,6 +43,8 @@ SelectTypeParameters=CR_CPU
 SchedulerParameters=sched_interval=1,bf_interval=1
 KillWait=2
 ReturnToService=2
+# A node which is lost is not to be waited for for five minutes.
+SlurmdTimeout=10
 # A node has CPUs as told, and not as found.
 SlurmdParameters=config_overrides
 NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs={cpus}
@@ -68,14 +70,44 @@ def start(nodes: int = 2, cpus: int = 2) -> None:
     # Where loopback is all there is, the resolver finds no address, not even 127.0.0.1's.
     _run("ip", "address", "replace", _ADDRESS, "dev", "lo")
     _run("systemctl", "start", "munge")
-    _run(*_unit("slurmctld"), "slurmctld", "-D", "-c", "-i")
+    start_controller(forget=True)
     for each in names:
-        _run(*_unit(f"slurmd-{each}"), "slurmd", "-D", "-N", each)
+        start_node(each)
     deadline = time.monotonic() + _PATIENCE
     while (states := _states()) != ["idle"] * nodes:
         if time.monotonic() > deadline:
             raise TimeoutError(f"the nodes of the Slurm cluster are {states}")
         time.sleep(0.1)
+
+
+def start_controller(*, forget: bool = False) -> None:
+    """Start the controller, with the jobs it knows, or with none."""
+    _run(*_unit("slurmctld"), "slurmctld", "-D", *(["-c", "-i"] if forget else []))
+
+
+def stop_controller() -> None:
+    """Have the controller away: no job is known, begins or is cancelled meanwhile."""
+    _run("systemctl", "stop", "test-slurmctld")
+
+
+def start_node(name: str) -> None:
+    """Start a node's daemon."""
+    _run(*_unit(f"slurmd-{name}"), "slurmd", "-D", "-N", name)
+
+
+def mark_down(name: str) -> None:
+    """Have the controller think that a node is lost, at once."""
+    _run("scontrol", "update", f"nodename={name}", "state=down", "reason=test")
+
+
+def resume(name: str) -> None:
+    """Undo :func:`mark_down`, if the node has not come back by itself."""
+    _run("scontrol", "update", f"nodename={name}", "state=resume", check=False)
+
+
+def lose_node(name: str) -> None:
+    """Have a node go with all that runs on it."""
+    _run("systemctl", "kill", "--signal=KILL", f"test-slurmd-{name}")
 
 
 def stop() -> None:

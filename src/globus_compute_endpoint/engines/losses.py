@@ -11,7 +11,9 @@ from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 
 __all__ = ["BlockReport", "explain"]
 
-_TAIL = 2000  # bytes
+_READ = 65536  # bytes from the end of a file
+_LINES = 20
+_WIDTH = 200  # characters: a shell may tell the whole of a block's command, with code in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,14 @@ def _end_of(path: Path | None) -> list[str]:
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL))
-            text = file.read(_TAIL).decode(errors="replace").strip()
+            file.seek(max(0, size - _READ))
+            lines = file.read(_READ).decode(errors="replace").strip().splitlines()[-_LINES:]
     except OSError as error:
         return [f"Its standard error cannot be read here: {error.strerror}"]
-    if not text:
+    if not lines:
         return ["Nothing was written to its standard error."]
-    return ["Its standard error ends with:", *(f"  {line}" for line in text.splitlines())]
+    return ["Its standard error ends with:", *(f"  {_short(line)}" for line in lines)]
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= _WIDTH else f"{line[: _WIDTH // 2]} […] {line[-_WIDTH // 2 :]}"
