@@ -49,6 +49,7 @@ SlurmdTimeout=10
 SlurmdParameters=config_overrides
 NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs={cpus}
 PartitionName=debug Nodes=n[1-{nodes}] Default=YES MaxTime=INFINITE
+PartitionName=short Nodes=n1 MaxTime=30
 """
 
 
@@ -132,7 +133,9 @@ def jobs(form: str = "%i %t %j") -> list[str]:
 
 
 def _states() -> list[str]:
-    return _run("sinfo", "--noheader", "--Node", "--format=%t", check=False).split()
+    return _run(
+        "sinfo", "--noheader", "--Node", "--partition=debug", "--format=%t", check=False
+    ).split()
 
 
 def _unit(name: str) -> list[str]:
