@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
@@ -117,7 +118,10 @@ class TellingSlurmProvider(SlurmProvider):
     def _run(self, command: str) -> tuple[int, str, str]:
         # Parsl leaves it untyped, and batch_jobs puts another in its place.
         run: Callable[[str], tuple[int, str, str]] = self.execute_wait
-        return run(command)
+        try:
+            return run(command)
+        except subprocess.TimeoutExpired as error:
+            return 1, "", str(error)
 
     @property
     def _clusters(self) -> str:
