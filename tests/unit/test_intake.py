@@ -73,6 +73,8 @@ def test_without_ids_it_is_none_but_may_be_answered(
         {"resource_specification": "[1]"},
         {"resource_specification": "{"},
         {"resource_specification": 5},
+        {"resource_specification": '{"num_nodes": [1]}'},
+        {"resource_specification": "[" * 100_000},
         {"result_serializers": "a.B"},
         {"result_serializers": [1]},
     ],

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ class BlockFigures:
             scaling_enabled=provider.max_blocks > provider.min_blocks,
             nodes=running * provider.nodes_per_block,
             nodes_per_block=provider.nodes_per_block,
-            max_workers_per_node=int(executor.workers_per_node),
+            max_workers_per_node=math.ceil(executor.workers_per_node),
             prefetch_capacity=executor.prefetch_capacity,
             jobs=tuple(self._jobs[:JOBS_SHOWN]),
             jobs_not_shown=max(len(self._jobs) - JOBS_SHOWN, 0),
