@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -36,10 +37,22 @@ os._exit(status)
 
 
 class Harness:
-    """Queues, a home directory, and at most one endpoint process at a time."""
+    """Queues, a home directory, and at most one endpoint process at a time.
 
-    def __init__(self, home: Path, *, journal: bool = False) -> None:
+    ``wrapper`` is a command which runs the endpoint's.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        journal: bool = False,
+        wrapper: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.home = home
+        self.wrapper = wrapper
+        self.environment = environment or {}
         self.logs_to = "journal" if journal else "stderr"
         self.endpoint_id = str(uuid4())
         self.manager_id = str(uuid4())
@@ -103,9 +116,10 @@ class Harness:
             "HOME": str(self.home),
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(source),
+            **self.environment,
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _RUN, str(theirs.fileno()), self.logs_to],
+            [*self.wrapper, sys.executable, "-c", _RUN, str(theirs.fileno()), self.logs_to],
             stdin=subprocess.PIPE,
             env=environment,
             cwd=self.home,

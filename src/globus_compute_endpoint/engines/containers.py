@@ -9,6 +9,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 _WITH_ENGINE = ("docker", "podman", "podman-hpc")  # which has the container, and not its client
 _ROOTLESS = ("podman", "podman-hpc")
 _BEHIND_NAT = (*_WITH_ENGINE, "custom")  # unless they are told otherwise
-_HOST_NETWORK = {"host"}
 _NETWORK_OPTIONS = ("--network", "--net")
 # How podman with pasta names the machine which it runs on.
 _PODMAN_HOST = "169.254.1.2"
@@ -180,13 +180,10 @@ class Containers:
     def _has_own_network(self) -> bool:
         if self._options.container_type not in _BEHIND_NAT:
             return False
-        words = (self._options.container_cmd_options or "").split()
-        pairs = zip(words, [*words[1:], ""], strict=True)
-        return not any(
-            (word in _NETWORK_OPTIONS and value in _HOST_NETWORK)
-            or any(word == f"{option}=host" for option in _NETWORK_OPTIONS)
-            for word, value in pairs
-        )
+        words = shlex.split(self._options.container_cmd_options or "")
+        joined = {f"{each}=host" for each in _NETWORK_OPTIONS}
+        separate = {(each, "host") for each in _NETWORK_OPTIONS}
+        return joined.isdisjoint(words) and separate.isdisjoint(pairwise(words))
 
     def _open_to_containers(self, executor: Any) -> None:
         """Have the interchange listen on all addresses, and workers try each."""
