@@ -11,10 +11,22 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-__all__ = ["JOBS_SHOWN", "EngineFigures", "JobFigures", "Report", "State", "shortened"]
+__all__ = [
+    "HOSTS_SHOWN",
+    "JOBS_SHOWN",
+    "STATUS_LIMIT",
+    "EngineFigures",
+    "JobFigures",
+    "Report",
+    "State",
+    "shortened",
+]
+
+#: Bytes of a frame with a report from a user endpoint to its manager.
+STATUS_LIMIT = 64 * 1024
 
 JOBS_SHOWN = 100
-_HOSTS_SHOWN = 4
+HOSTS_SHOWN = 4
 _LONGEST = 64  # characters
 
 State = Literal["starting", "running", "draining", "stopped", "failed"]
@@ -49,7 +61,7 @@ class JobFigures(_Figures):
     pools: _Count = 0
     workers: _Count = 0
     tasks: _Count = 0
-    hosts: Annotated[tuple[_Text, ...], Field(max_length=_HOSTS_SHOWN)] = ()
+    hosts: Annotated[tuple[_Text, ...], Field(max_length=HOSTS_SHOWN)] = ()
 
 
 class EngineFigures(_Figures):
@@ -94,6 +106,13 @@ class Report(_Figures):
     done_tasks: _Count = 0
     journal_trouble: _Text | None = None
     engine: EngineFigures = EngineFigures()
+
+    def without_jobs(self) -> Report:
+        """Return it as it fits everywhere: jobs are counted, and not told."""
+        engine = self.engine
+        count = engine.jobs_not_shown + len(engine.jobs)
+        shorter = engine.model_copy(update={"jobs": (), "jobs_not_shown": count})
+        return self.model_copy(update={"engine": shorter})
 
     @property
     def running_tasks(self) -> int:

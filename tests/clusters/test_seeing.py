@@ -43,6 +43,19 @@ def figures(harness: Harness) -> dict[str, Any]:
     return harness.heartbeats[-1].global_state if harness.heartbeats else {}
 
 
+def asked(harness: Harness) -> dict[str, Any]:
+    """What it answers its manager, for ``status``."""
+    reports: list[dict[str, Any]] = []
+
+    def heard() -> bool:
+        reports.extend(each["report"] for each in harness.frames() if "report" in each)
+        return bool(reports)
+
+    harness.tell({"type": "report"})
+    harness.wait_for(heard, 10)
+    return reports[0]
+
+
 def test_heartbeats_tell_of_blocks_jobs_and_tasks(harness: Harness, tmp_path: Path):
     gate = tmp_path / "gate"
     began = int(time.time())
@@ -77,6 +90,7 @@ def test_heartbeats_tell_of_blocks_jobs_and_tasks(harness: Harness, tmp_path: Pa
         assert (job["pools"], job["workers"]) == ((1, 2) if running else (0, 0))
         assert began <= job["since"] <= time.time()
     assert sum(job["tasks"] for job in told["jobs"]) == 11
+    assert asked(harness)["engine"]["jobs"] == told["jobs"]
     gate.touch()
     for each in tasks:
         assert harness.result(each).error_details is None

@@ -159,10 +159,31 @@ def test_a_user_endpoint_for_each_configuration(site: Person, write: Callable[[s
         assert title.startswith("Globus Compute Endpoint (")
         assert f", uep.{endpoint_id}." in title
     assert len({title_of(each) for each in running}) == 2
+    check_status(site, {first[0]: 2, second[0]: 1})
     assert site.told("stop", "mine") == "> Endpoint <mine> is now stopped\n"
     assert site.status("mine") == "Stopped"
     assert not any(each.is_running() for each in running)
     assert list((site.endpoints / "mine" / "user_endpoints").iterdir()) == []
+
+
+def check_status(site: Person, done: dict[int, int]) -> None:
+    """``status`` tells of user endpoints with these pids, and how many tasks they have done.
+
+    One that hangs holds nobody up.
+    """
+    seen = json.loads(site.told("status", "mine", "--json"))
+    assert (seen["kind"], seen["state"]) == ("manager", "Running")
+    shown = {each["pid"]: each for each in seen["user_endpoints"]}
+    assert {pid: each["done_tasks"] for pid, each in shown.items()} == done
+    assert {each["local_user"] for each in shown.values()} == {site.account}
+    assert {each["state"] for each in shown.values()} == {"running"}
+    hung = psutil.Process(min(done))
+    hung.suspend()
+    told = site.told("status", "mine")
+    hung.resume()
+    assert "user endpoints running: 2" in told
+    states = [line.partition(": ")[2] for line in told.splitlines() if "User endpoint" in line]
+    assert sorted(each.partition(",")[0] for each in states) == ["does not answer", "running"]
 
 
 def test_as_configured_it_ignores_the_mapping_and_says_so(site: Person):

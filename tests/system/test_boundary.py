@@ -47,6 +47,21 @@ def test_functions_run_as_the_mapped_user_with_nothing_of_roots(warm, name, engi
     assert not [key for key in seen["environment"] if "SECRET" in key or "NOTIFY" in key]
 
 
+def test_status_shows_root_whose_user_endpoints_run(warm):
+    seen = warm.researcher("alice").call(describe_process, engine="ThreadPoolEngine")
+    told = warm.host.run("globus-compute-endpoint", "status", "--json", warm.name).stdout
+    document = json.loads(told)
+    assert (document["kind"], document["state"]) == ("system", "Running")
+    assert document["endpoint_id"] == warm.endpoint_id
+    scopes = {each["unit"]: each for each in document["user_endpoints"]}
+    scope = next(each for name, each in scopes.items() if name in seen["cgroups"])
+    assert (scope["local_user"], scope["uid"]) == ("alice", warm.uids["alice"])
+    assert scope["engine"]["engine_type"] == "ThreadPoolEngine"
+    assert scope["done_tasks"] >= 1
+    assert 2**20 < scope["memory"] < 2**30
+    assert scope["processes"] >= 1
+
+
 def read_others_keys():
     import ctypes
 
@@ -78,6 +93,7 @@ def attack_the_boundary(name):
     found = {}
     for path in (
         f"/run/globus-compute-endpoint/{name}/manager/socket",
+        f"/run/globus-compute-endpoint/{name}/manager/status",
         f"/run/globus-compute-endpoint/{name}/spawner/socket",
     ):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as attempt:

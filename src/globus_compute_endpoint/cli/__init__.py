@@ -39,6 +39,7 @@ COMMANDS = {
     "logout": ("login", "logout"),
     "restart": ("stop", "restart"),
     "start": ("start", "start"),
+    "status": ("status", "status"),
     "stop": ("stop", "stop"),
     "tasks": ("tasks", "tasks"),
     "version": ("version", "version"),

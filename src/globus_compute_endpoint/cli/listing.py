@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,15 +12,14 @@ import click
 
 from globus_compute_endpoint.cli.output import print_json, print_table
 from globus_compute_endpoint.cli.profiles import user_directory
+from globus_compute_endpoint.cli.units import unit_status
 from globus_compute_endpoint.endpoint_json import read_endpoint_id
 from globus_compute_endpoint.host.paths import system_endpoints
 from globus_compute_endpoint.problem import Problem
 from globus_compute_endpoint.user_endpoint.directory import EndpointDirectory
-from globus_compute_endpoint.user_endpoint.instance import EndpointState, instance_status
+from globus_compute_endpoint.user_endpoint.instance import instance_status
 
 __all__ = ["list_endpoints"]
-
-_SYSTEMCTL_TIMEOUT = 20.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def _of_system() -> Iterator[_Row]:
         endpoint_id = _endpoint_id(paths.registration)
         yield _Row(
             endpoint_id,
-            _unit_state(paths.manager_unit, registered=endpoint_id is not None),
+            unit_status(paths.manager_unit).state(registered=endpoint_id is not None),
             paths.name,
             unit=paths.manager_unit,
         )
@@ -89,19 +87,3 @@ def _endpoint_id(path: Path) -> str | None:
         click.echo(f"Warning: {problem.message}", err=True)
         return None
     return str(known) if known else None
-
-
-def _unit_state(unit: str, *, registered: bool) -> EndpointState:
-    shown = subprocess.run(
-        ["systemctl", "is-active", unit],
-        capture_output=True,
-        text=True,
-        timeout=_SYSTEMCTL_TIMEOUT,
-        check=False,
-    )
-    match shown.stdout.strip():
-        case "active" | "reloading" | "deactivating":
-            return EndpointState.RUNNING
-        case "failed" | "activating":  # also between two attempts
-            return EndpointState.DISCONNECTED
-    return EndpointState.STOPPED if registered else EndpointState.INITIALIZED

@@ -159,7 +159,7 @@ def _stopped_by_signals() -> Iterator[None]:
 
 def _with_instance(hooks: Hooks, instance: Instance) -> Hooks:
     is_ours = LastAnswer(instance.is_ours, first=True)  # the home may be away
-    return replace(hooks, is_ours=is_ours)
+    return replace(hooks, is_ours=is_ours, status_address=instance.status_address)
 
 
 def _renewer(

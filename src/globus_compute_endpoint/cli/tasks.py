@@ -40,9 +40,10 @@ from globus_compute_endpoint.user_endpoint.inspection import (
     tasks_in,
 )
 
-__all__ = ["tasks"]
+__all__ = ["count_waiting", "tasks"]
 
 _TIMEOUT = 60.0
+_LISTED = 1000
 _LONGEST = 64 << 20  # bytes that a journal's owner may say
 _UEP = re.compile(r"uep\.(?P<manager>[0-9a-f-]{36})\.(?P<own>[0-9a-f-]{36})")
 
@@ -62,7 +63,7 @@ class _Kept:
 @click.option("--state", type=click.Choice(STATES), help="Only tasks in this state.")
 @click.option("--all", "everything", is_flag=True, help="Also those which are done.")
 @click.option(
-    "--limit", type=click.IntRange(1), default=1000, help="How many of an endpoint (1000)."
+    "--limit", type=click.IntRange(1), default=_LISTED, help="How many of an endpoint (1000)."
 )
 @click.pass_obj
 def tasks(  # noqa: PLR0917  (click passes them by name)
@@ -92,6 +93,18 @@ def tasks(  # noqa: PLR0917  (click passes them by name)
         _print(found)
     if problems:
         raise problems[0]
+
+
+def count_waiting(name: str, *, system: bool) -> int | None:
+    """How many tasks of an endpoint which does not run are not done; None: it cannot be told.
+
+    Of each journal, no more are counted than ``tasks`` lists.
+    """
+    try:
+        kept = _asked_for(name, system=system)
+        return sum(len(_read(each, "received", "started", _LISTED)) for each in kept)
+    except Problem:
+        return None
 
 
 def _print(found: list[tuple[str, TaskRow]]) -> None:

@@ -12,11 +12,9 @@ from typing import Any
 from parsl.jobs.states import TERMINAL_STATES, JobState
 
 from globus_compute_endpoint.engines.interchange import HOSTS
-from globus_compute_endpoint.figures import JOBS_SHOWN, EngineFigures, JobFigures
+from globus_compute_endpoint.figures import HOSTS_SHOWN, JOBS_SHOWN, EngineFigures, JobFigures
 
 __all__ = ["BlockFigures"]
-
-_HOSTS_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,5 +93,5 @@ def _figures(block: str, job_id: Any, seen: _Seen, pools: list[dict[str, Any]]) 
         pools=len(pools),
         workers=sum(each["worker_count"] for each in pools),
         tasks=sum(each["tasks"] for each in pools),
-        hosts=tuple(hosts)[:_HOSTS_SHOWN],
+        hosts=tuple(hosts)[:HOSTS_SHOWN],
     )

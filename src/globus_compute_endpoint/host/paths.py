@@ -83,6 +83,11 @@ class EndpointPaths:
         return _RUNTIME / self.name / "manager" / "reload"
 
     @property
+    def status_socket(self) -> Path:
+        """Where root asks the manager how its user endpoints fare."""
+        return _RUNTIME / self.name / "manager" / "status"
+
+    @property
     def spawner_socket(self) -> Path:
         """Where the manager reaches the spawner."""
         return _RUNTIME / self.name / "spawner" / "socket"

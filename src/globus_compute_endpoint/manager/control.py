@@ -18,13 +18,13 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from globus_compute_endpoint.figures import STATUS_LIMIT, Report, State
 from globus_compute_endpoint.host import packets
 
 __all__ = ["Control", "UserEndpointStatus"]
 
 log = logging.getLogger(__name__)
 
-_MAX_STATUS = 1024
 _LAST_WORD_TIMEOUT_S = 1.0
 _MAX_QUEUED_ORDERS = 8  # one that does not read them is cut off, and goes on without us
 
@@ -35,9 +35,10 @@ class UserEndpointStatus(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     type: Literal["status"]
-    state: Literal["starting", "running", "draining", "stopped", "failed"]
+    state: State
     outstanding: Annotated[int, Field(ge=0, le=2**53)] = 0
     progress: bool = False  # whether any task has ended, or come nearer to its last attempt
+    report: Report | None = None  # where we have asked for one
 
 
 class Control:
@@ -49,6 +50,7 @@ class Control:
         self.has_run = False  # whether it has ever said so
         self.has_progressed = False
         self.changed: Callable[[], None] = lambda: None
+        self._report: asyncio.Future[Report | None] | None = None
         self._over = asyncio.Event()
         self._channel = packets.PacketChannel(
             connection, self._read, self._ended, max_queued=_MAX_QUEUED_ORDERS
@@ -71,6 +73,20 @@ class Control:
         """Ask it to end now."""
         self._channel.send(json.dumps({"type": "stop"}).encode())
 
+    async def report(self, seconds: float) -> Report | None:
+        """Ask it how it fares; None where it does not answer in time.
+
+        One which owes us an answer is not asked again.
+        """
+        if not self._channel.is_open:
+            return None
+        if self._report is None:
+            self._report = asyncio.get_running_loop().create_future()
+            self._channel.send(b'{"type":"report"}')
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(asyncio.shield(self._report), seconds)
+        return None
+
     async def last_state(self) -> str:
         """What it said last, once its process has ended: some of that may not be read yet."""
         with contextlib.suppress(TimeoutError):
@@ -89,7 +105,7 @@ class Control:
     def _read(self, packet: packets.Packet) -> None:
         packet.close()
         try:
-            if len(packet.data) > _MAX_STATUS:
+            if len(packet.data) > STATUS_LIMIT:
                 raise ValueError(f"a status of {len(packet.data)} bytes")
             status = UserEndpointStatus.model_validate_json(packet.data)
         except (ValidationError, ValueError) as error:
@@ -103,10 +119,18 @@ class Control:
             return
         self.has_run |= status.state in ("running", "draining")
         self.has_progressed |= status.progress
-        before, self.last = self.last, status
+        before, self.last = self.last, status.model_copy(update={"report": None})
+        if status.report is not None:
+            self._answer(status.report)
         if before.state != status.state:
             self.changed()
 
+    def _answer(self, report: Report | None) -> None:
+        if self._report is not None:
+            self._report.set_result(report)
+            self._report = None
+
     def _ended(self) -> None:
         self._over.set()
+        self._answer(None)
         log.debug("user endpoint %s closed its control socket", self._endpoint_id)

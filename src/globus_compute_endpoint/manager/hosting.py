@@ -10,13 +10,14 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from globus_compute_endpoint.host.privileges import LocalUser
 from globus_compute_endpoint.manager.control import Control
 from globus_compute_endpoint.manager.ends import End
 from globus_compute_endpoint.manager.launching import Past
-from globus_compute_endpoint.manager.memory import MemoryWitness, memory_cgroup
+from globus_compute_endpoint.manager.memory import MemoryWitness, memory_cgroup, usage_of
 from globus_compute_endpoint.manager.protocol import Identity
 from globus_compute_endpoint.manager.starts import StartRecord
 
@@ -47,6 +48,7 @@ class UserEndpoint(abc.ABC):
     """Its process, watched by a pidfd, and the socket to talk to it, if that is not lost."""
 
     adopted = False  # whether an earlier instance of its manager started it
+    unit: str | None = None  # of systemd, around it
 
     def __init__(
         self, record: StartRecord, uid: int, held: Held, on_end: Callable[[UserEndpoint], None]
@@ -58,6 +60,7 @@ class UserEndpoint(abc.ABC):
         self._pidfd = held.pidfd
         self._on_end = on_end
         self._since = time.monotonic()
+        self._group: Path | None = None
         self._memory: MemoryWitness | None = None
         self.memory_limit: str | None = None  # for which it was killed, once it has ended
         self._ended = asyncio.get_running_loop().create_future()
@@ -76,7 +79,12 @@ class UserEndpoint(abc.ABC):
     def watch_memory(self, group: str | None) -> None:
         """Take notice of it running out of memory; ``group`` is its scope's ControlGroup."""
         if group is not None:
-            self._memory = MemoryWitness(memory_cgroup(group))
+            self._group = memory_cgroup(group)
+            self._memory = MemoryWitness(self._group)
+
+    def usage(self) -> tuple[int | None, int | None]:
+        """Bytes of memory, and processes, in its group; None where that is not known."""
+        return usage_of(self._group) if self._group else (None, None)
 
     async def wait(self) -> None:
         """Return once its process has ended."""

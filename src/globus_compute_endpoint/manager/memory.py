@@ -10,7 +10,7 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MemoryWitness", "memory_cgroup"]
+__all__ = ["MemoryWitness", "memory_cgroup", "usage_of"]
 
 _ROOT = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60  # version 1 has no word for it, but the largest number of pages
@@ -51,6 +51,17 @@ def memory_cgroup(path: str) -> Path:
     """The directory of the memory controller's group, by what systemd calls ControlGroup."""
     version_1 = _ROOT / "memory"
     return (version_1 if version_1.exists() else _ROOT) / path.lstrip("/")
+
+
+def usage_of(group: Path) -> tuple[int | None, int | None]:
+    """Bytes that a group of :func:`memory_cgroup` has now, and its processes; None: not known."""
+    memory = processes = None
+    with contextlib.suppress(OSError, ValueError):
+        processes = len((group / "cgroup.procs").read_text().split())
+        version_1 = group / "memory.usage_in_bytes"
+        path = version_1 if version_1.exists() else group / "memory.current"
+        memory = int(path.read_text())
+    return memory, processes
 
 
 class MemoryWitness:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from setproctitle import setproctitle
 
-from globus_compute_endpoint.host import journal, notify
+from globus_compute_endpoint.host import journal, notify, packets
 from globus_compute_endpoint.host.paths import EndpointPaths
 from globus_compute_endpoint.host.systemd import ServiceManager
 from globus_compute_endpoint.manager.adoption import adopt_user_endpoints
@@ -26,6 +26,8 @@ from globus_compute_endpoint.manager.starts import StartRecord, StartRecords
 from globus_compute_endpoint.manager.supervisor import Supervisor
 from globus_compute_endpoint.manager.system import SystemHosting
 from globus_compute_endpoint.manager.user_endpoint import Host
+from globus_compute_endpoint.manager.views import overview_of
+from globus_compute_endpoint.overview import Overview, status_socket
 from globus_compute_endpoint.problem import ExitStatus, Problem
 
 __all__ = ["run_manager"]
@@ -114,6 +116,7 @@ class _Service:
         loop = asyncio.get_running_loop()
         self._link = GatewayLink(self._paths.manager_socket, self._is_own_gateway, self)
         reloading = ReloadSocket(self._paths.reload_socket, self._reload)
+        asked = status_socket(packets.listen(self._paths.status_socket, 0o600), self._overview)
         self._in_force.watch()
         late = loop.call_later(_READY_AT_LAST_S, self._ready)
         watchdog = asyncio.create_task(notify.keep_watchdog())
@@ -124,6 +127,7 @@ class _Service:
             watchdog.cancel()
             late.cancel()
             reloading.close()
+            asked.close()
             self._in_force.close()
             self._link.close()
 
@@ -220,7 +224,14 @@ class _Service:
             notify.notify(READY=1)
 
     def _show_status(self) -> None:
-        notify.notify(STATUS=f"{self._gateway_says}; {self._supervisor.summary}")
+        notify.notify(STATUS=self._status)
+
+    @property
+    def _status(self) -> str:
+        return f"{self._gateway_says}; {self._supervisor.summary}"
+
+    async def _overview(self) -> Overview:
+        return await overview_of(self._status, self._supervisor.running)
 
     def _lost_bus(self) -> None:
         self._end(Problem("BUS_LOST", "the system bus went away", "systemd starts this unit again"))

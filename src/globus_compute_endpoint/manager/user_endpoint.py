@@ -44,6 +44,7 @@ class ScopedUserEndpoint(UserEndpoint):
     ) -> None:
         super().__init__(record, uid, held, on_end)
         self._host = host
+        self.unit = scope_name(self.endpoint_id)
 
     def keep_across_restarts(self) -> None:
         """Have systemd hold our descriptors while we are not there."""

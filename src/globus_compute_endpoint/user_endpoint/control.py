@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
-from globus_compute_endpoint.figures import Report, State
+from globus_compute_endpoint.figures import STATUS_LIMIT, Report, State
 from globus_compute_endpoint.host.packets import peer_of
 
 __all__ = ["AskReport", "Control", "Credentials", "Drain", "Frame", "Stop"]
@@ -102,6 +102,11 @@ class Control:
             self._progress = True
             self.refresh(self._outstanding)
 
+    def report(self) -> Report:
+        """Return what is to be told of us, once :meth:`start` was called."""
+        assert self._report is not None
+        return self._report(self._state)
+
     def close(self) -> None:
         """End the conversation, for good."""
         self._hang_up()
@@ -112,17 +117,18 @@ class Control:
     def _send(self, report: Report | None = None) -> None:
         if self._socket is None:
             return
-        frame: dict[str, object] = {
+        status: dict[str, object] = {
             "type": "status",
             "state": self._state,
             "outstanding": self._outstanding,
             "progress": self._progress,
         }
-        if report is not None:
-            frame["report"] = report.model_dump(mode="json", exclude_none=True)
+        data = _packed(status, report)
+        if report is not None and len(data) > STATUS_LIMIT:
+            data = _packed(status, report.without_jobs())
         # A manager which does not listen gets the next one.
         with contextlib.suppress(OSError):
-            self._socket.send(json.dumps(frame).encode(), socket.MSG_DONTWAIT)
+            self._socket.send(data, socket.MSG_DONTWAIT)
 
     def _hang_up(self) -> None:
         if self._socket is not None:
@@ -171,8 +177,7 @@ class Control:
             log.warning("A frame from the manager was not understood: %s", what)
             return
         if isinstance(frame, AskReport):
-            assert self._report is not None
-            self._send(self._report(self._state))
+            self._send(self.report())
         else:
             self._handle(frame)
 
@@ -181,6 +186,11 @@ def _close(connection: socket.socket) -> None:
     with contextlib.suppress(RuntimeError):  # before the event loop, or after it
         asyncio.get_running_loop().remove_reader(connection)
     connection.close()
+
+
+def _packed(status: dict[str, object], report: Report | None) -> bytes:
+    told = {} if report is None else {"report": report.model_dump(mode="json", exclude_none=True)}
+    return json.dumps(status | told).encode()
 
 
 def _parse(data: bytes) -> Order | AskReport:

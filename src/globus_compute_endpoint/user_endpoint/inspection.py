@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,7 +17,7 @@ from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.user_endpoint.journal import Journal, OpenTask
 from globus_compute_endpoint.user_endpoint.journal_batch import State
 
-__all__ = ["STATES", "StateName", "TaskRow", "rows", "tasks_in"]
+__all__ = ["STATES", "StateName", "TaskRow", "last_end", "rows", "tasks_in"]
 
 StateName = Literal["received", "submitted", "started", "finished", "confirmed"]
 STATES: tuple[StateName, ...] = ("received", "submitted", "started", "finished", "confirmed")
@@ -61,14 +62,31 @@ def tasks_in(directory: Path, first: StateName, last: StateName, limit: int) -> 
     Raises:
         Problem: its journal cannot be read (DATA).
     """
+    with _journal_in(directory) as journal:
+        found = [] if journal is None else journal.tasks(_state(first), _state(last), limit)
+        return [_row(task) for task in found]
+
+
+def last_end(directory: Path) -> str | None:
+    """Return why the last life of the endpoint ended, if its journal knows.
+
+    Raises:
+        Problem: its journal cannot be read (DATA).
+    """
+    with _journal_in(directory) as journal:
+        return None if journal is None else journal.last_end()
+
+
+@contextlib.contextmanager
+def _journal_in(directory: Path) -> Iterator[Journal | None]:
     path = directory / JOURNAL_FILE
     if not path.is_file():
-        return []
+        yield None
+        return
     try:
         database = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=_BUSY_TIMEOUT)
         with contextlib.closing(database):
-            found = Journal(database).tasks(_state(first), _state(last), limit)
-            return [_row(task) for task in found]
+            yield Journal(database)
     except (sqlite3.Error, ValueError) as error:
         raise Problem(
             "JOURNAL_UNREADABLE",

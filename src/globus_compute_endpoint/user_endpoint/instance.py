@@ -73,6 +73,11 @@ class InstanceRecord(BaseModel):
         """The process that serves, or served."""
         return ProcessIdentity(self.pid, self.start_time)
 
+    @property
+    def status_address(self) -> str:
+        """The abstract address where it tells how it is."""
+        return f"globus-compute-status-{self.instance}"
+
     def is_of_this_machine(self) -> bool:
         """Whether that process would be seen from here."""
         machine = this_machine()
@@ -140,6 +145,11 @@ class Instance:
         self._directory = directory
         self._record = record
         self.interruption = interruption
+
+    @property
+    def status_address(self) -> str:
+        """Where this process is to tell how it is."""
+        return self._record.status_address
 
     def is_ours(self) -> bool:
         """Whether nobody else has taken the endpoint over meanwhile, on whichever machine."""

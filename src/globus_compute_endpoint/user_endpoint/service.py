@@ -19,6 +19,7 @@ from globus_compute_endpoint.amqp.renewal import Renewal
 from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
 from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
 from globus_compute_endpoint.host.paths import JOURNAL_FILE
+from globus_compute_endpoint.overview import Overview, answering_status
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.user_endpoint import intake
 from globus_compute_endpoint.user_endpoint.books import Books
@@ -76,13 +77,14 @@ class Hooks:
     ``ready``: tasks are taken, and results can be published. ``running``: a script of the user's
     runs (None: it is done). ``is_ours``: no other instance has taken the endpoint over.
     ``renew`` gets fresh credentials, or raises Problem where there are none to be had; None: a
-    manager sends them.
+    manager sends them. ``status_address``: where ``status`` asks it, without a manager.
     """
 
     ready: Callable[[], None] = lambda: None
     running: Callable[[str | None], None] = lambda _: None
     is_ours: Callable[[], bool] = lambda: True
     renew: Callable[[], Awaitable[UserEndpointQueues]] | None = None
+    status_address: str | None = None
 
 
 NO_HOOKS = Hooks()
@@ -155,7 +157,8 @@ class UserEndpoint:
             Problem: the engine cannot be started, or has failed.
         """
         try:
-            await self._serve()
+            with answering_status(self._hooks.status_address, self._overview):
+                await self._serve()
         finally:
             await self._books.close(
                 left=self._ledger.outstanding,
@@ -190,6 +193,9 @@ class UserEndpoint:
                 await self._shut_down()
                 await asyncio.gather(*(each.close() for each in connections))
                 await asyncio.wait(background, timeout=_FAREWELL_TIMEOUT)
+
+    async def _overview(self) -> Overview:
+        return Overview.of_one(self._settings.endpoint_id, self._control.report())
 
     def stop(self, reason: str) -> None:
         """End now; what is not done stays in the journal."""

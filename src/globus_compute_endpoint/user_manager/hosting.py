@@ -69,7 +69,7 @@ class OwnUserEndpoint(UserEndpoint):
     ) -> None:
         super().__init__(record, os.getuid(), held, on_end)
         self._keeping = keeping
-        self._scope = process.scope
+        self.unit = process.scope
         self._instance = process.instance
         self._child = child
 
@@ -86,9 +86,9 @@ class OwnUserEndpoint(UserEndpoint):
     async def clean_up(self) -> End:
         """See :class:`UserEndpoint`."""
         result = "success"
-        if self._scope and self._keeping.scopes:
+        if self.unit and self._keeping.scopes:
             with contextlib.suppress(*_BUS_ERRORS):
-                scope_end = await self._keeping.scopes.scope_result(self._scope)
+                scope_end = await self._keeping.scopes.scope_result(self.unit)
                 result = scope_end.result if scope_end else result
         self._kill_session()
         await self._clear_scope()
@@ -120,11 +120,11 @@ class OwnUserEndpoint(UserEndpoint):
             await asyncio.to_thread(end_leftovers, self._instance, self.pid)
 
     async def _clear_scope(self) -> None:
-        if self._scope and self._keeping.scopes:
+        if self.unit and self._keeping.scopes:
             try:
-                await self._keeping.scopes.clear_unit(self._scope)
+                await self._keeping.scopes.clear_unit(self.unit)
             except _BUS_ERRORS as error:
-                log.warning("cannot clear %s: %s", self._scope, error)
+                log.warning("cannot clear %s: %s", self.unit, error)
 
 
 @dataclass

@@ -28,6 +28,8 @@ from globus_compute_endpoint.host.privileges import LocalUser
 from globus_compute_endpoint.manager.protocol import ProblemFields
 from globus_compute_endpoint.manager.starts import StartRecord, StartRecords
 from globus_compute_endpoint.manager.supervisor import Supervisor
+from globus_compute_endpoint.manager.views import overview_of
+from globus_compute_endpoint.overview import Overview, answering_status
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.registration import Registration, WebServices
 from globus_compute_endpoint.spawner.lookup import calling_user
@@ -138,8 +140,10 @@ class _Service:
                 resume=supervisor.resume,
             )
             supervisor.registered(self._settings.registration.endpoint_id)
+            address = self._hooks.status_address
             async with self._connected():
-                problem = await self._over
+                with answering_status(address, self._overview):
+                    problem = await self._over
                 if problem is None or problem.exit_status in _FINAL:
                     await self._end_all()
             await self._close_notices()
@@ -165,6 +169,9 @@ class _Service:
             await asyncio.sleep(self._files.config.heartbeat_period)
         log.info("Stopping: another instance has taken this endpoint over")
         self._finish(None)
+
+    async def _overview(self) -> Overview:
+        return await overview_of(self._supervisor.summary, self._supervisor.running)
 
     def _load(self) -> ManagerSettings:
         """Templates and environment as they are now; what else changed takes a restart."""
