@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,13 +170,12 @@ def test_a_node_without_power(harness: Harness, tmp_path: Path, retries: int):
 
 
 def test_a_controller_which_was_away(harness: Harness, tmp_path: Path):
-    away(harness, tmp_path, retries=0, seconds=5)
+    away(harness, tmp_path, retries=0, seconds=3)
 
 
 @pytest.mark.long
-@RETRIES
-def test_a_controller_away_for_a_minute(harness: Harness, tmp_path: Path, retries: int):
-    away(harness, tmp_path, retries=retries, seconds=60)
+def test_a_controller_away_for_a_minute(harness: Harness, tmp_path: Path):
+    away(harness, tmp_path, retries=1, seconds=60)
 
 
 def away(harness: Harness, tmp_path: Path, *, retries: int, seconds: float) -> None:
@@ -194,14 +192,13 @@ def away(harness: Harness, tmp_path: Path, *, retries: int, seconds: float) -> N
         harness.pause(seconds)
     finally:
         slurm.start_controller()
-    came_back = time.monotonic()
     assert value(harness, waiting)[0] != job
-    print("a block", time.monotonic() - came_back, "s after the controller")
     assert second.read_text().split() == [job]
     assert beside not in harness.results
     assert job in slurm.jobs("%i")
 
 
+@pytest.mark.long
 def test_a_controller_which_forgets(harness: Harness, tmp_path: Path):
     harness.start(engine())
     tasks, jobs = begin(harness, tmp_path, "forgotten")
@@ -224,20 +221,15 @@ def test_time_limits(harness: Harness, another: Harness, tmp_path: Path):
 
 
 def test_blocks_of_two_nodes_come_and_go(harness: Harness, tmp_path: Path):
-    harness.start(engine(nodes=2, blocks=2, launcher="SrunLauncher", idle=2))
-    tasks = [harness.submit(work, str(tmp_path / str(n)), 4) for n in range(4)]
+    options = "#SBATCH --comment=hello"
+    harness.start(engine(nodes=2, blocks=2, launcher="SrunLauncher", idle=1, options=options))
+    tasks = [harness.submit(work, str(tmp_path / str(n)), 3) for n in range(4)]
     places = [value(harness, each) for each in tasks]
     assert len({job for job, _ in places}) == 2
     assert {node for _, node in places} == {"n1", "n2", "n3", "n4"}
     harness.wait_for(lambda: not slurm.jobs(), 30)
-    task = harness.submit(work, str(tmp_path / "later"), 0)
-    assert value(harness, task)[0] not in {job for job, _ in places}
-
-
-def test_options_reach_slurm_and_blocks_go_with_the_endpoint(harness: Harness, tmp_path: Path):
-    harness.start(engine(options="#SBATCH --comment=hello"))
-    begin(harness, tmp_path, "cancelled")
-    assert slurm.jobs("%k %D") == ["hello 1"]
+    begin(harness, tmp_path, "later")
+    assert slurm.jobs("%k %D") == ["hello 2"]
     harness.tell({"type": "stop"})
     assert harness.exit_status() == 0
     harness.wait_for(lambda: not slurm.jobs(), 10)

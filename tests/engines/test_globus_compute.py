@@ -14,6 +14,7 @@ import pytest
 from globus_compute_sdk import ShellFunction
 
 from engines.conftest import Bench, Started, error_in
+from globus_compute_endpoint.engines import htex
 from globus_compute_endpoint.engines.globus_compute import GlobusComputeEngine
 from support.tasks import read_result, value_of
 
@@ -173,6 +174,21 @@ async def test_a_dead_interchange_is_noticed_and_replaced(started: Started):
             assert "interchange" in text
         assert value_of(await waiting) == "rested"  # it had not begun
         assert not bench.lost  # nor was that an attempt
+    assert not descendants()
+
+
+async def test_an_interchange_which_hangs_is_replaced(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(htex, "_COMMAND_TIMEOUT", 1.0)
+    async with started(ENGINE) as bench:
+        assert await bench.value(add, 0, 0) == 0
+        assert isinstance(bench.engine, GlobusComputeEngine)
+        life = bench.engine._life
+        assert life is not None
+        os.kill(life.executor.interchange_proc.pid, signal.SIGSTOP)
+        assert await asyncio.wait_for(bench.value(add, 1, 1), 30) == 2
+        assert bench.engine._life is not life
     assert not descendants()
 
 

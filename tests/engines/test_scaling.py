@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from engines.conftest import Bench, Started
+from globus_compute_endpoint.engines.globus_compute import GlobusComputeEngine
 from support.tasks import value_of
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
@@ -104,3 +106,32 @@ async def test_no_fewer_blocks_than_the_least(started: Started, tmp_path: Path):
         await asyncio.sleep(5)  # longer than an idle block may stay
         assert len(watch.blocks()) == 1
         assert watch.most == 2
+
+
+async def test_a_slow_block_is_not_let_go_while_a_task_waits(started: Started, tmp_path: Path):
+    """Parsl's htex_auto_scale would submit and cancel blocks for ever."""
+    options = engine(init_blocks=0, max_blocks=1) | {
+        "max_workers_per_node": 2,
+        "strategy": "htex_auto_scale",
+        "job_status_kwargs": {"strategy_period": 0.3, "max_idletime": 0.5},
+    }
+    options["provider"] |= {"worker_init": "sleep 2"}
+    async with started(options) as bench:
+        await bench.value(nap, 0)
+        runs = await asyncio.to_thread(os.listdir, tmp_path / "htex")
+        files = await asyncio.to_thread(os.listdir, tmp_path / "htex" / runs[0] / "submit_scripts")
+        assert len([each for each in files if each.endswith(".sh")]) == 1
+
+
+async def test_only_idle_blocks_are_let_go(started: Started):
+    options = engine(init_blocks=2, max_blocks=2)
+    async with started(options | {"job_status_kwargs": {"strategy_period": 60}}) as bench:
+        busy = await bench.value(nap, 0), bench.submit(nap, 2)
+        engine_ = bench.engine
+        assert isinstance(engine_, GlobusComputeEngine)
+        assert engine_._life is not None
+        executor = engine_._life.executor
+        let_go = await asyncio.to_thread(executor.scale_in_facade, 2)
+        assert len(let_go) == 1
+        assert isinstance(value_of(await busy[1]), int)
+        assert len(await asyncio.to_thread(executor.scale_in_facade, 2)) == 1

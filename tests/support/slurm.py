@@ -114,6 +114,8 @@ def lose_node(name: str) -> None:
 def stop() -> None:
     """Stop the cluster and what runs on it."""
     _run("scancel", "--user=root", "--quiet", check=False)
+    # A node's daemon waits for ever for a step whose end it could not tell to anyone.
+    _run("systemctl", "kill", "--signal=KILL", "test-slurmd-*", "test-slurmctld", check=False)
     _run("systemctl", "stop", "test-slurmd-*", "test-slurmctld", "munge", check=False)
 
 

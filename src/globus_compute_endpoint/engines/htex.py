@@ -26,6 +26,7 @@ from globus_compute_endpoint.engines.block_watch import BlockWatch
 from globus_compute_endpoint.engines.containers import Containers
 from globus_compute_endpoint.engines.marks import Place
 from globus_compute_endpoint.engines.providers import PromptLocalProvider
+from globus_compute_endpoint.engines.scale_in import scale_in
 from globus_compute_endpoint.figures import EngineFigures
 from globus_compute_endpoint.host.patience import in_thread
 
@@ -98,6 +99,7 @@ class ExecutorLife:
         executor.run_dir = str(self._directory)
         executor.run_id = self._run
         executor.provider.script_dir = str(scripts)
+        executor.scale_in = partial(scale_in, executor)
         if runs_batch_jobs(executor.provider):
             self._gate = JobGate(executor.provider, self._jobs, scripts, self._job_name)
         if self._containers is not None:

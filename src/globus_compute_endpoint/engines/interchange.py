@@ -21,11 +21,20 @@ from parsl.executors.high_throughput.interchange import Interchange
 from parsl.utils import setproctitle
 from zmq.utils.monitor import recv_monitor_message
 
-__all__ = ["CUT_OFF_MANAGERS", "ENDED_BLOCKS", "HOSTS", "command"]
+__all__ = [
+    "CUT_OFF_MANAGERS",
+    "ENDED_BLOCKS",
+    "HOLD_IDLE_BLOCKS",
+    "HOSTS",
+    "RESUME_BLOCKS",
+    "command",
+]
 
 #: Commands besides Parsl's. Its own interchange, if someone prefers that, answers None to each.
 ENDED_BLOCKS = "globus-compute-ended-blocks"
 CUT_OFF_MANAGERS = "globus-compute-cut-off-managers"
+HOLD_IDLE_BLOCKS = "globus-compute-hold-idle-blocks"  # answered with those which have no tasks
+RESUME_BLOCKS = "globus-compute-resume-blocks"
 HOSTS = "globus-compute-hosts"  # where managers are
 _GRACE = 1.0  # seconds for results which a block had sent before its end
 
@@ -36,7 +45,7 @@ def command() -> list[str]:
 
 
 class _AttentiveInterchange(Interchange):
-    """Gives up managers of blocks which have ended, and tells how many have no connection."""
+    """Gives up managers of blocks which have ended, and holds blocks which are to be cancelled."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -44,6 +53,8 @@ class _AttentiveInterchange(Interchange):
         self._monitor = self.manager_sock.get_monitor_socket(events)
         self._connections: set[int] = set()  # descriptors
         self._ended: dict[str, float] = {}  # block, and when to give it up
+        self._held: set[str] = set()  # blocks which get no task any more
+        self._interesting: set[bytes] = set()  # managers, as Parsl calls those to be looked at
         self._request: Any = None
         channel: Any = self.command_channel
         self._receive = channel.recv_pyobj
@@ -53,22 +64,55 @@ class _AttentiveInterchange(Interchange):
         if self.socks.get(self.command_channel) != zmq.POLLIN:
             return
         self._request = self._receive()
-        match self._request:
-            case (str(name), list(blocks)) if name == ENDED_BLOCKS:
-                due = time.monotonic() + _GRACE
-                self._ended |= {each: self._ended.get(each, due) for each in blocks}
-                self.command_channel.send_pyobj(True)
-            case str(name) if name == CUT_OFF_MANAGERS:
-                self.command_channel.send_pyobj(self._cut_off())
-            case str(name) if name == HOSTS:
-                self.command_channel.send_pyobj(self._hosts())
-            case _:
-                super().process_command(monitoring_radio)
+        reply = self._reply(self._request)
+        if reply is None:
+            super().process_command(monitoring_radio)
+        else:
+            self.command_channel.send_pyobj(reply)
+
+    def process_tasks_to_send(self, interesting_managers: Any, monitoring_radio: Any) -> None:
+        self._interesting = interesting_managers
+        for name in interesting_managers if self._held else ():
+            manager = self._ready_managers.get(name)
+            if manager is not None and manager["block_id"] in self._held:
+                manager["active"] = False  # it may have come after its block was held
+        super().process_tasks_to_send(interesting_managers, monitoring_radio)
 
     def expire_bad_managers(self, interesting_managers: Any, monitoring_radio: Any) -> None:
         if self._ended and not self.socks.get(self.manager_sock):
             self._give_up()
         super().expire_bad_managers(interesting_managers, monitoring_radio)
+
+    def _reply(self, request: object) -> object:
+        match request:
+            case (str(name), list(blocks)) if name == ENDED_BLOCKS:
+                due = time.monotonic() + _GRACE
+                self._ended |= {each: self._ended.get(each, due) for each in blocks}
+                return True
+            case (str(name), list(blocks)) if name == HOLD_IDLE_BLOCKS:
+                return self._hold_idle(blocks)
+            case (str(name), list(blocks)) if name == RESUME_BLOCKS:
+                self._resume(set(blocks))
+                return True
+            case str(name) if name == CUT_OFF_MANAGERS:
+                return self._cut_off()
+            case str(name) if name == HOSTS:
+                return self._hosts()
+        return None
+
+    def _hold_idle(self, blocks: list[str]) -> list[str]:
+        busy = {each["block_id"] for each in self._ready_managers.values() if each["tasks"]}
+        idle = [block for block in blocks if block not in busy]
+        self._held.update(idle)
+        self._interesting.update(self._ready_managers)  # to be held before the next is sent a task
+        return idle
+
+    def _resume(self, blocks: set[str]) -> None:
+        self._held -= blocks
+        for name, manager in self._ready_managers.items():
+            if manager["block_id"] in blocks:
+                manager["active"] = True
+                self._interesting.add(name)
 
     def _give_up(self) -> None:
         now = time.monotonic()
@@ -78,6 +122,7 @@ class _AttentiveInterchange(Interchange):
                 manager["last_heartbeat"] = 0.0
         for block in over:
             del self._ended[block]
+            self._held.discard(block)
 
     def _hosts(self) -> dict[str, str]:
         return {name.decode(): each["hostname"] for name, each in self._ready_managers.items()}

@@ -22,21 +22,22 @@ __all__ = ["TellingSlurmProvider"]
 
 log = logging.getLogger(__name__)
 
+# What Parsl calls HELD would not count against max_blocks.
 _STATES = {
     "PENDING": JobState.PENDING,
     "CONFIGURING": JobState.PENDING,
     "REQUEUED": JobState.PENDING,
     "REQUEUE_FED": JobState.PENDING,
-    "REQUEUE_HOLD": JobState.HELD,
-    "SPECIAL_EXIT": JobState.HELD,
-    "RESV_DEL_HOLD": JobState.HELD,
+    "REQUEUE_HOLD": JobState.PENDING,
+    "SPECIAL_EXIT": JobState.PENDING,
+    "RESV_DEL_HOLD": JobState.PENDING,
     "RUNNING": JobState.RUNNING,
     "COMPLETING": JobState.RUNNING,
     "SIGNALING": JobState.RUNNING,
     "STAGE_OUT": JobState.RUNNING,
     "RESIZING": JobState.RUNNING,
-    "STOPPED": JobState.HELD,
-    "SUSPENDED": JobState.HELD,
+    "STOPPED": JobState.RUNNING,
+    "SUSPENDED": JobState.RUNNING,
 }
 _ENDS = {
     "BOOT_FAIL": (JobState.FAILED, "could not boot its nodes"),
