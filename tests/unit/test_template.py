@@ -96,6 +96,15 @@ def test_the_schema_names_the_path():
     assert render("a: {{ n.m }}", schema, n={"m": 2}) == {"a": 2}
 
 
+@pytest.mark.parametrize("value", ["a\n", "a\nb", "\na", "a\n\n"])
+def test_a_pattern_with_both_its_ends_leaves_out_line_breaks(value: str):
+    schema = {"properties": {"x": {"pattern": "^[a-z]+$"}}}
+    assert "does not match" in refused("a: {{ x }}", schema, x=value)
+    assert render("a: {{ x }}", schema, x="a") == {"a": "a"}
+    schema["properties"]["x"]["pattern"] = r"^a\s"
+    assert render("a: {{ x }}", schema, x="a\n") == {"a": "a\n"}
+
+
 def test_a_schema_fetches_nothing():
     refused("a: 1", {"$ref": "http://127.0.0.1:9/schema.json"}, n=1)
 

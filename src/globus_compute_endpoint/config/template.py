@@ -163,9 +163,22 @@ def _render(template: str, variables: Mapping[str, Any], included: Mapping[str, 
     return rendered
 
 
+def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Any]:
+    """Check a pattern as JSON Schema means it: ``$`` is not also before a last line break."""
+    matching = jsonschema.Draft202012Validator.VALIDATORS["pattern"]
+    yield from matching(validator, pattern, instance, schema)
+    if isinstance(instance, str) and instance.endswith("\n"):
+        yield from matching(validator, pattern, f"{instance}\n", schema)
+
+
+_Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]  # jsonschema leaves it untyped
+    jsonschema.Draft202012Validator, {"pattern": _pattern}
+)
+
+
 def _check(schema: Mapping[str, Any] | bool, user_opts: Mapping[str, Any]) -> None:
     # With a registry of our own nothing is fetched from the network.
-    validator = jsonschema.Draft202012Validator(schema, registry=referencing.Registry())
+    validator = _Validator(schema, registry=referencing.Registry())
     try:
         jsonschema.Draft202012Validator.check_schema(schema)
         errors = sorted(validator.iter_errors(dict(user_opts)), key=lambda each: each.json_path)

@@ -59,6 +59,10 @@ def provider_of(options: Mapping[str, Any]) -> Any:
     options = {"type": "LocalProvider", **options}
     if options.get("worker_init") is None:  # a template's way of leaving it out
         options.pop("worker_init", None)
+    if isinstance(volumes := options.get("persistent_volumes"), list):  # YAML has no tuples
+        options["persistent_volumes"] = [
+            tuple(each) if isinstance(each, list) else each for each in volumes
+        ]
     if isinstance(options.get("launcher"), Mapping):
         options["launcher"] = typed(
             options["launcher"], parsl.launchers, (*path, "launcher"), "Launcher"
