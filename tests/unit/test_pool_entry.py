@@ -7,13 +7,16 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from parsl.executors.high_throughput import process_worker_pool
+import zmq
+from parsl import curvezmq
+from parsl.executors.high_throughput import probe, process_worker_pool
 from parsl.launchers import MpiExecLauncher
 
-from globus_compute_endpoint.worker.pool import is_known
+from globus_compute_endpoint.worker.pool import is_known, probe_without_name
 from globus_compute_endpoint.worker.shipping import pool_command
 
 SHOW = "import os, sys; print(sys.executable, *sys.argv[1:], 'GLOBUS_COMPUTE_POOL' in os.environ)"
@@ -93,3 +96,28 @@ def test_our_parsl_is_known():
 def test_a_pool_that_has_changed_is_not(old: str, new: str):
     assert old in PARSL
     assert not is_known(PARSL.replace(old, new))
+
+
+def test_a_pool_does_not_look_for_the_interchange_under_its_own_name(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(probe, "probe_addresses", probe.probe_addresses)  # and put it back
+    probe_without_name()
+    seen = []
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as interchange:
+        url = f"tcp://127.0.0.1:{interchange.bind_to_random_port('tcp://127.0.0.1')}"
+
+        def answer() -> None:
+            name, _ = interchange.recv_multipart()
+            seen.append(name)
+            interchange.send_multipart([name, b""])
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        found = probe.probe_addresses(
+            curvezmq.ClientContext(None), {url}, timeout_ms=10_000, identity=b"pool"
+        )
+        answering.join(10)
+    assert found == url
+    assert len(seen) == 1
+    assert seen != [b"pool"]

@@ -76,6 +76,7 @@ def main(source: str) -> None:
         from parsl.multiprocessing import SpawnContext
 
         Dispatcher(source).stand_in(SpawnContext)
+        probe_without_name()
         if "--enable_mpi_mode" in sys.argv:
             from parsl.executors.high_throughput import mpi_resource_management
 
@@ -85,6 +86,23 @@ def main(source: str) -> None:
         told = "A worker which is killed may stall this pool: it is not of a Parsl known here."
         print(told, file=sys.stderr)  # noqa: T201  (to the block's standard error)
     runpy.run_path(program, run_name="__main__")
+
+
+def probe_without_name() -> None:
+    """Have the pool look for the interchange's address without telling its own name.
+
+    Parsl connects under that name right after, and one time in twenty or so, the interchange has
+    not seen the end of the first connection: it ignores the second, and the pool waits for ever.
+    """
+    from parsl.executors.high_throughput import probe
+
+    find: Any = probe.probe_addresses
+
+    def find_without_name(*arguments: Any, **options: Any) -> Any:
+        return find(*arguments, **options | {"identity": None})
+
+    replaced: Any = probe
+    replaced.probe_addresses = find_without_name
 
 
 def is_known(text: str) -> bool:
