@@ -16,6 +16,7 @@ from support.waiting import until
 
 pytestmark = pytest.mark.timeout(90)
 
+LONG = pytest.mark.long  # what is much the same as another
 STAND_IN = Path(__file__).parents[1] / "support/stand_in"
 IMAGE = "registry.example.org/science/env:1.0 'beta'"
 ENGINE = """\
@@ -87,7 +88,9 @@ def inner(harness: Harness, words: list[str]) -> None:
     assert f"--cert_dir {run}/GlobusComputeEngine/certificates" in " ".join(words)
 
 
-@pytest.mark.parametrize("kind", ["docker", "podman", "podman-hpc"])
+@pytest.mark.parametrize(
+    "kind", ["docker", pytest.param("podman", marks=LONG), pytest.param("podman-hpc", marks=LONG)]
+)
 def test_an_engine_is_given_options_as_they_are_written(
     harness: Harness, tmp_path: Path, kind: str
 ):
@@ -114,7 +117,7 @@ def test_an_engine_is_given_options_as_they_are_written(
     assert not list(run.glob("containers/*.id"))
 
 
-@pytest.mark.parametrize("kind", ["apptainer", "singularity"])
+@pytest.mark.parametrize("kind", ["apptainer", pytest.param("singularity", marks=LONG)])
 def test_a_runtime_without_an_engine_is_given_options_as_they_are_written(
     harness: Harness, tmp_path: Path, kind: str
 ):
@@ -136,16 +139,21 @@ def test_a_runtime_without_an_engine_is_given_options_as_they_are_written(
 @pytest.mark.parametrize(
     ("template", "between"),
     [
-        ("docker run -v {EXECUTOR_RUNDIR}:{EXECUTOR_RUNDIR} $STAND_IN {EXECUTOR_LAUNCH_CMD}", []),
+        pytest.param(
+            "docker run -v {EXECUTOR_RUNDIR}:{EXECUTOR_RUNDIR} $STAND_IN {EXECUTOR_LAUNCH_CMD}",
+            [],
+            marks=LONG,
+        ),
         (
             """docker run -v {EXECUTOR_RUNDIR}:{EXECUTOR_RUNDIR} -e 'A={"b": "c  d"}' $STAND_IN """
             """bash -c "{ exec {EXECUTOR_LAUNCH_CMD}; }\"""",
             ["-e", 'A={"b": "c  d"}'],
         ),
-        (
+        pytest.param(
             "docker run -v {EXECUTOR_RUNDIR}:{EXECUTOR_RUNDIR} $STAND_IN "
             "sh -c 'exec {EXECUTOR_LAUNCH_CMD}'",
             [],
+            marks=LONG,
         ),
     ],
 )
@@ -180,8 +188,11 @@ def test_options_survive_a_launcher_which_writes_documents(harness: Harness, tmp
     assert words[5 : 5 + len(WORDS)] == WORDS
 
 
-def test_containers_of_a_killed_endpoint_are_ended_by_the_next(harness: Harness, tmp_path: Path):
+def test_containers_of_a_killed_endpoint_are_ended_by_the_next(
+    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     runtime = Runtime(tmp_path / "bin", "docker")
+    monkeypatch.setenv("PATH", f"{runtime.program.parent}:{os.environ['PATH']}")
     engine = runtime.engine("", container_uri=IMAGE)
     harness.start(engine)
     assert value(harness, harness.submit(number)) == 7
@@ -190,31 +201,24 @@ def test_containers_of_a_killed_endpoint_are_ended_by_the_next(harness: Harness,
     harness.process.wait()
     (note,) = harness.directory.glob("htex/*/containers/*.id")
     assert note.name.startswith(f"docker@{socket.gethostname()}@")
+    container = note.read_text()
     earlier = workers(harness)
-    assert earlier
     for each in earlier:
-        if "bash" in each.name():
+        if each.name() == "bash":
             each.kill()  # so that it cannot be the block's own script which ends the container
-    os.environ["PATH"] = f"{runtime.program.parent}:{os.environ['PATH']}"
-    try:
-        harness.start(engine)
-    finally:
-        os.environ["PATH"] = os.environ["PATH"].partition(":")[2]
+    assert not runtime.calls("kill")
+    harness.start(engine)
     assert value(harness, harness.submit(number)) == 7
+    assert runtime.calls("kill")[0] == [container]
     until(lambda: not any(each.is_running() for each in earlier), 5)
-    assert runtime.calls("kill") == [[note_id(note)]] if note.exists() else True
     harness.tell({"type": "stop"})
     assert harness.exit_status() == 0
-
-
-def note_id(note: Path) -> str:
-    return note.read_text().strip()
 
 
 @pytest.mark.parametrize(
     ("program", "told"),
     [
-        (None, "docker: command not found"),
+        pytest.param(None, "docker: command not found", marks=LONG),
         ("#!/bin/sh\necho 'Error: no such image: lost' >&2\nexit 125\n", "no such image: lost"),
     ],
 )

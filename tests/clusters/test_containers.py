@@ -51,6 +51,7 @@ def of_the_user(*more: str) -> Iterator[Harness]:
     made = Harness(podman.home(), wrapper=[*AS_USER, *more], environment=podman.environment())
     yield made
     made.close()
+    podman.podman("rm", "--force", "--time", "0", "--all")
     shutil.rmtree(made.directory, ignore_errors=True)
 
 
