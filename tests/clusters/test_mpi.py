@@ -189,3 +189,38 @@ def test_what_a_killed_worker_leaves_is_ended_before_its_nodes_have_another_task
     assert "busy" not in following.stderr
     mpi.wait_for(lambda: not steps(), 10)
     assert len(slurm.jobs()) == 1  # still the first block
+
+
+def nodes_and_job(path: str, seconds: float) -> tuple[str, str]:
+    import os
+    import time
+
+    job = os.environ["SLURM_JOB_ID"]
+    with open(path, "a") as file:
+        file.write(f"{job}\n")
+    time.sleep(seconds)
+    return os.environ["PARSL_MPI_NODELIST"], job
+
+
+@pytest.mark.long
+def test_blocks_follow_the_work_and_one_which_is_cancelled_costs_an_attempt(
+    harness: Harness, cluster: None, tmp_path: Path
+):
+    scaled = ENGINE.replace("nodes_per_block: 3", "nodes_per_block: 2")
+    scaled = scaled.replace("max_blocks: 1", "max_blocks: 2").replace(
+        "init_blocks: 1", "init_blocks: 0"
+    )
+    harness.start(f"{scaled}  max_retries_on_system_failure: 1\n")
+    begun = tmp_path / "begun"
+    tasks = [submit(harness, nodes_and_job, str(begun), 8, spec={"num_nodes": 1}) for _ in range(4)]
+    harness.wait_for(lambda: begun.exists() and len(begun.read_text().split()) == 4, 40)
+    jobs = begun.read_text().split()
+    assert {jobs.count(each) for each in jobs} == {2}  # two blocks, and two tasks in each
+    cancelled, other = dict.fromkeys(jobs)
+    subprocess.run(["scancel", cancelled], check=True, timeout=20)
+    harness.wait_for(lambda: all(each in harness.results for each in tasks), 90)
+    found = [value(harness, each) for each in tasks]
+    assert cancelled not in {job for _, job in found}
+    assert sum(job == other for _, job in found) >= 2
+    assert len(begun.read_text().split()) == 6
+    assert max(map(len, (nodes.split(",") for nodes, _ in found))) == 1

@@ -51,6 +51,12 @@ def nap(seconds: float) -> str:
     return "rested"
 
 
+def now() -> float:
+    import time
+
+    return time.time()
+
+
 def leave() -> None:
     import os
 
@@ -231,7 +237,22 @@ async def test_a_resource_specification_which_htex_does_not_take(started: Starte
     async with started(ENGINE) as bench:
         code, text = await bench.error(add, 1, 1, resource_specification={"num_nodes": 2})
         assert code == "ResourceSpecificationError"
-        assert "num_nodes" in text or "priority" in text
+        assert "there is no 'num_nodes'; this endpoint takes priority" in text
+        code, text = await bench.error(add, 1, 1, resource_specification={"priority": "high"})
+        assert "priority must be a number" in text  # which would have ended the interchange
+
+
+async def test_what_has_priority_begins_before_what_came_first(started: Started):
+    async with started(ENGINE | {"max_workers_per_node": 1}) as bench:
+        first = bench.submit(nap, 1.5)
+        waiting = [
+            bench.submit(now, resource_specification={"priority": priority})
+            for priority in (3, 2.5, -1)
+        ]
+        waiting.append(bench.submit(now))  # without: behind all others
+        await first
+        ends = [value_of(await each) for each in waiting]
+        assert sorted(range(4), key=ends.__getitem__) == [2, 1, 0, 3]
 
 
 PEER = Path(os.environ.get("PEER_VENV", "/var/cache/globus-compute-tests/peer")).resolve()
