@@ -65,6 +65,17 @@ def test_jobs_of_a_killed_endpoint_are_cancelled_by_the_next(harness: Harness, t
 
 
 @pytest.mark.long
+def test_jobs_of_a_killed_endpoint_end_by_themselves(harness: Harness, tmp_path: Path):
+    begun = tmp_path / "begun"
+    harness.start(ENGINE)
+    for _ in range(2):
+        harness.submit(begin, str(begun), 300)
+    harness.wait_for(lambda: begun.exists() and begun.read_text() == "xx", 60)
+    kill(harness)
+    harness.wait_for(lambda: not slurm.jobs(), 40)
+
+
+@pytest.mark.long
 def test_a_job_which_nobody_has_noted_runs_nothing(
     harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -233,3 +233,29 @@ def test_blocks_of_two_nodes_come_and_go(harness: Harness, tmp_path: Path):
     harness.tell({"type": "stop"})
     assert harness.exit_status() == 0
     harness.wait_for(lambda: not slurm.jobs(), 10)
+
+
+@pytest.mark.long
+def test_blocks_which_cannot_begin(harness: Harness, tmp_path: Path):
+    harness.start(engine().replace("this block has begun >&2", "no such module >&2; exit 3"))
+    code, text = error_of(harness, harness.submit(work, str(tmp_path / "task"), 0))
+    assert code == "WorkerLost"
+    lines = text.splitlines()
+    told = (
+        r"The last 3 blocks .* have failed: the newest, batch job \d+: has failed \(Slurm: FAILED"
+    )
+    assert re.match(told, lines[0])
+    path = Path(lines[1].removeprefix("Its standard error is in "))
+    assert path.read_text() == "no such module\n"
+    assert lines[2] == "stderr: no such module"
+
+
+@pytest.mark.long
+def test_a_block_which_is_drained_loses_no_task(harness: Harness, tmp_path: Path):
+    harness.start(engine().replace("\n  provider", "\n  drain_period: 6\n  provider"))
+    first = harness.submit(work, str(tmp_path / "first"), 12)
+    (job,) = begun(harness, tmp_path / "first")
+    harness.pause(8)
+    second = harness.submit(work, str(tmp_path / "second"), 0)
+    assert value(harness, first)[0] == job
+    assert value(harness, second)[0] != job

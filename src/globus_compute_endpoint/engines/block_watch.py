@@ -39,7 +39,7 @@ class BlockWatch:
     def __init__(self, executor: Any) -> None:
         self._executor = executor
         self._asked = 0.0
-        self._cut_off = 0
+        self._missed_before = 0
         self._alert_until = 0.0
         self._unconnected: dict[str, float] = {}  # blocks, and since when they are known
         self._told: set[str] = set()
@@ -53,10 +53,10 @@ class BlockWatch:
         now = time.monotonic()
         connected = set(self._executor.connected_blocks())
         self._note_unconnected(connected, now)
-        cut_off = self._executor.command_client.run(CUT_OFF_MANAGERS) or 0
-        if cut_off > self._cut_off:
+        missed = self._missed(connected)
+        if missed > self._missed_before:
             self._alert_until = now + _ALERT
-        self._cut_off = cut_off
+        self._missed_before = missed
         if at_once or now >= self._asked + self._interval(now):
             self._asked = now
             self._executor._last_poll_time = 0.0  # Parsl has an interval of its own
@@ -77,17 +77,23 @@ class BlockWatch:
         paths = (known.get(f"job_{name}_path") for name in ("stdout", "stderr"))
         stdout, stderr = (Path(each) if each else None for each in paths)
         kind = "batch job" if runs_batch_jobs(executor.provider) else "local block"
-        name = f"{kind} {job} on {place.host}"
+        name = f"{kind} {job} on {place.host}" if place.host else f"{kind} {job}"
         return BlockReport(name, _end(executor.status_facade.get(place.block)), stdout, stderr)
 
     def _interval(self, now: float) -> float:
         usual = float(self._executor.status_polling_interval)
-        if self._cut_off and now < self._alert_until:
+        if self._missed_before and now < self._alert_until:
             return min(usual, _LEAST_INTERVAL)
         if self._unconnected:
             youngest = now - max(self._unconnected.values())
             return min(usual, max(_LEAST_INTERVAL, youngest / 4))
         return usual
+
+    def _missed(self, connected: set[str]) -> int:
+        """Return how many connections and blocks there should be which are not to be seen."""
+        cut_off = self._executor.command_client.run(CUT_OFF_MANAGERS) or 0
+        present = {each["block_id"] for each in self._executor.connected_managers()}
+        return int(cut_off) + len((self._active() & connected) - present)
 
     def _note_unconnected(self, connected: set[str], now: float) -> None:
         blocks = self._active() - connected

@@ -238,16 +238,20 @@ class ExecutorLife:
         """Say why no block can be had, if the last few have all failed."""
         blocks = sorted(self.executor.status_facade.items(), key=lambda item: int(item[0]))
         ended = [
-            status
-            for _, status in blocks
+            (block, status)
+            for block, status in blocks
             if status.state in TERMINAL_STATES and not is_away(status.message)
         ]
         last = ended[-_FAILED_BLOCKS:]
         # MISSING: it never connected. One that did was of use, however it ended.
-        if len(last) < _FAILED_BLOCKS or any(each.state != JobState.MISSING for each in last):
+        if len(last) < _FAILED_BLOCKS or any(each.state != JobState.MISSING for _, each in last):
             return None
-        newest = last[-1]
+        block, newest = last[-1]
         told = newest.message or f"exit status {newest.exit_code}"
+        if report := self._watch.tell(Place("", block)):
+            told = f"the newest, {report.name}: {told}"
+            if report.stderr:
+                told += f"\nIts standard error is in {report.stderr}"
         for name, text in (("stdout", newest.stdout_summary), ("stderr", newest.stderr_summary)):
             if text and text.strip():
                 told += f"\n{name}: {text.strip()[-_SHOWN:]}"
