@@ -68,6 +68,11 @@ def test_workers_are_a_blocks():
         ("mpi_launcher: mpirun", "engine.mpi_launcher (line 3): Input should be 'srun', 'aprun'"),
         ("max_workers_per_block: 0", "engine.max_workers_per_block (line 3): "),
         ("max_workers_per_blok: 1", "engine.max_workers_per_blok (line 3): no such option (did y"),
+        (
+            "container_type: podman",
+            "engine.container_type (line 3): cannot be set here: the worker",
+        ),
+        ("container_uri: x", "engine.container_uri (line 3): cannot be set here: the workers"),
         ("mpi_lancher: srun", "engine.mpi_lancher (line 3): no such option (did you mean mpi_l"),
         (
             "provider: {type: SlurmProvider, launcher: {type: SrunLauncher}}",

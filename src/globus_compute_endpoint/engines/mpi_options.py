@@ -12,6 +12,7 @@ import parsl.providers
 from parsl.executors import MPIExecutor
 from parsl.launchers import SimpleLauncher
 
+from globus_compute_endpoint.config.containers import ContainerOptions
 from globus_compute_endpoint.config.engines import GlobusMPIEngineConfig
 from globus_compute_endpoint.config.loading import KeyPath, WrongOption
 from globus_compute_endpoint.engines.providers import provider_of
@@ -21,8 +22,12 @@ __all__ = ["REFUSED_BY_MPI", "MPIBlocksExecutor", "mpi_options", "mpi_provider_o
 _PROVIDER: KeyPath = ("engine", "provider")
 _ONE_POOL = "one pool of workers serves a whole block: see max_workers_per_block"
 _PLACED = "the MPI launcher places the ranks: give it launcher_options in resource_specification"
-#: The options of HTEX which MPIExecutor does not take, and why.
-REFUSED_BY_MPI = {
+_OUTSIDE = (
+    "the workers start the scheduler's launcher, which is not in a container: have each rank start"
+    " its own, as with MPIFunction('apptainer exec IMAGE PROGRAM')"
+)
+#: The options of GlobusComputeEngine which this one does not take, and why.
+REFUSED_BY_MPI = dict.fromkeys(ContainerOptions.model_fields, _OUTSIDE) | {
     "max_workers_per_node": _ONE_POOL,
     "cores_per_worker": _ONE_POOL,
     "mem_per_worker": _ONE_POOL,
