@@ -183,7 +183,10 @@ def check_status(site: Person, done: dict[int, int]) -> None:
     hung.resume()
     assert "user endpoints running: 2" in told
     states = [line.partition(": ")[2] for line in told.splitlines() if "User endpoint" in line]
-    assert sorted(each.partition(",")[0] for each in states) == ["does not answer", "running"]
+    assert sorted(each.partition(",")[0] for each in states) == [
+        "does not answer (last said: running)",
+        "running",
+    ]
 
 
 def test_as_configured_it_ignores_the_mapping_and_says_so(site: Person):

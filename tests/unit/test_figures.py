@@ -159,7 +159,7 @@ def test_people_are_told_of_jobs_and_tasks(capsys: pytest.CaptureFixture[str]) -
         "  blocks: 1 running, 1 pending, 5 at most, of 3 nodes\n",
         "n1 n2 n3 n4 + 2",
         "  and 1 more job\n",
-        f"User endpoint {UUID(int=9)}: does not answer, as 2147483641 (uid 2147483641)\n",
+        f"User endpoint {UUID(int=9)}: does not answer (last said: running), as 2147483641 (",
     ):
         assert each in told
     assert "| 18  | 1     | PENDING |" in told

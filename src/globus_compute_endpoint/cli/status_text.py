@@ -19,8 +19,8 @@ from globus_compute_endpoint.user_endpoint.instance import EndpointState
 
 __all__ = ["Seen", "document", "show"]
 
-_GOOD = ("Running", "running", "RUNNING")
-_BAD = ("Disconnected", "failed", "does not answer", "HELD")
+_GOOD = ("Running", "running")
+_BAD = ("Disconnected", "failed")
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def _engine_document(engine: EngineFigures) -> dict[str, Any]:
 
 
 def _state(view: UserEndpointView) -> str:
-    return view.report.state if view.report else "does not answer"
+    return view.report.state if view.report else f"does not answer (last said: {view.state})"
 
 
 def _painted(state: str) -> str:
