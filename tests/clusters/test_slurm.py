@@ -259,3 +259,20 @@ def test_a_block_which_is_drained_loses_no_task(harness: Harness, tmp_path: Path
     second = harness.submit(work, str(tmp_path / "second"), 0)
     assert value(harness, first)[0] == job
     assert value(harness, second)[0] != job
+
+
+def leave() -> None:
+    import os
+
+    os._exit(3)
+
+
+@pytest.mark.long
+def test_a_worker_which_dies_tells_its_job(harness: Harness):
+    harness.start(engine())
+    code, text = error_of(harness, harness.submit(leave))
+    (job,) = slurm.jobs("%i")
+    assert code == "WorkerLost"
+    lines = text.splitlines()
+    assert "WorkerLost: Task failure due to loss of worker 0 on host" in lines[0]
+    assert re.match(rf"It ran in batch job {job} on \S+\. Its standard error is in /", lines[2])

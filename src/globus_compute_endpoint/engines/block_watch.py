@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,16 @@ class BlockWatch:
 
     def __init__(self, executor: Any) -> None:
         self._executor = executor
-        self._asked = 0.0
+        self._asked = -math.inf
         self._missed_before = 0
         self._alert_until = 0.0
         self._unconnected: dict[str, float] = {}  # blocks, and since when they are known
         self._told: set[str] = set()
 
     def look(self, *, at_once: bool = False) -> None:
-        """Ask the scheduler if it is time to. From one thread at a time.
+        """Ask the scheduler if it is time to, or ``at_once`` if it was not just asked.
+
+        From one thread at a time.
 
         Raises:
             Exception: the scheduler or the interchange could not be asked.
@@ -57,7 +60,7 @@ class BlockWatch:
         if missed > self._missed_before:
             self._alert_until = now + _ALERT
         self._missed_before = missed
-        if at_once or now >= self._asked + self._interval(now):
+        if now >= self._asked + (_LEAST_INTERVAL if at_once else self._interval(now)):
             self._asked = now
             self._executor._last_poll_time = 0.0  # Parsl has an interval of its own
             self._executor.poll_facade()

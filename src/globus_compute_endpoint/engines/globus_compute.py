@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from globus_compute_endpoint.engines.containers import (
 from globus_compute_endpoint.engines.handoff import Handoff
 from globus_compute_endpoint.engines.htex import ExecutorLife
 from globus_compute_endpoint.engines.htex_options import executor_factory
-from globus_compute_endpoint.engines.losses import explain
+from globus_compute_endpoint.engines.losses import Loss, explain
 from globus_compute_endpoint.engines.resources import BadSpecification, for_htex
 from globus_compute_endpoint.engines.starts import Starts
 from globus_compute_endpoint.figures import EngineFigures
@@ -54,7 +54,6 @@ _CANCELLING_PATIENCE = 30.0  # seconds until tasks are taken all the same
 _CANCELLING_ATTEMPTS = 20
 
 Done = tuple[ExecutorLife, str, Future[bytes]]
-Lost = dict[str, tuple[str, ExecutorLife | None]]
 
 
 class GlobusComputeEngine(Engine):
@@ -79,7 +78,7 @@ class GlobusComputeEngine(Engine):
         self._cancelling: asyncio.Task[None] | None = None
         self._memory = OomWatch()
         # Tasks whose attempt may be lost, why, and in a block of which life if it goes on.
-        self._lost_ones: Lost = {}
+        self._lost_ones: dict[str, tuple[Loss, ExecutorLife | None]] = {}
         self._sorting: asyncio.Task[None] | None = None
         self._tasks: dict[str, TaskRequest] = {}  # all that are not delivered yet
         self._handoff: Handoff[Done] | None = None
@@ -241,7 +240,8 @@ class GlobusComputeEngine(Engine):
         elif isinstance(error, _SYSTEM_FAILURES):
             here = isinstance(error, WorkerLost) and not self._remote
             memory = self._memory.explain() if here else None
-            self._lost_ones[task_id] = (explain(error, memory), life)
+            loss = Loss(explain(error, memory), not isinstance(error, WorkerLost))
+            self._lost_ones[task_id] = (loss, life)
             self._sort_out()
         elif isinstance(error, InvalidResourceSpecification):  # a block was given fewer nodes
             self._finish(task, _BAD_SPECIFICATION, f"resource_specification: {error.message}")
@@ -267,7 +267,7 @@ class GlobusComputeEngine(Engine):
         self._life = None
         self._bury(life)
         if can_be_helped:
-            self._lost_ones |= dict.fromkeys(self._tasks, (reason, None))
+            self._lost_ones |= dict.fromkeys(self._tasks, (Loss(reason, True), None))
             self._sort_out()
             return
         for task in list(self._tasks.values()):
@@ -281,28 +281,30 @@ class GlobusComputeEngine(Engine):
         """Tell the tasks whose attempt was lost from those which had none yet."""
         try:
             while self._lost_ones:
+                lost = list(self._lost_ones)
                 await self._starts.read()
-                lost, self._lost_ones = self._lost_ones, {}
                 told = await self._tell_blocks(lost)
-                for task_id, (reason, _) in lost.items():
+                for task_id in lost:  # till now, a new executor would not have been sent them
+                    loss, _ = self._lost_ones.pop(task_id)
                     task = self._tasks.get(task_id)
                     if task is None:
                         continue
                     if self._starts.may_have_begun(task_id):
-                        self._try_again(task, told.get(task_id, reason))
+                        self._try_again(task, told.get(task_id, loss.reason))
                     elif not self.paused:
                         self._send(task)
         finally:
             self._sorting = None
         self._note_busy()
 
-    async def _tell_blocks(self, lost: Lost) -> dict[str, str]:
+    async def _tell_blocks(self, lost: Sequence[str]) -> dict[str, str]:
         """Return the reasons of losses with what is known of the blocks where they happened."""
         life = self._life
         here = {
-            task_id: (reason, place)
-            for task_id, (reason, where) in lost.items()
-            if where is life and (place := self._starts.place(task_id)) is not None
+            task_id: (self._lost_ones[task_id][0], place)
+            for task_id in lost
+            if self._lost_ones[task_id][1] is life
+            and (place := self._starts.place(task_id)) is not None
         }
         if life is None or not here:
             return {}

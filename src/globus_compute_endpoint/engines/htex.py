@@ -24,6 +24,7 @@ from globus_compute_endpoint.engines.batch_jobs import JobGate, is_away, runs_ba
 from globus_compute_endpoint.engines.block_figures import BlockFigures
 from globus_compute_endpoint.engines.block_watch import BlockWatch
 from globus_compute_endpoint.engines.containers import Containers
+from globus_compute_endpoint.engines.losses import Loss
 from globus_compute_endpoint.engines.marks import Place
 from globus_compute_endpoint.engines.providers import PromptLocalProvider
 from globus_compute_endpoint.engines.scale_in import scale_in
@@ -135,13 +136,14 @@ class ExecutorLife:
         """Look after the blocks, or count tasks in a pause, soon."""
         self._wake.set()
 
-    async def explain(self, losses: dict[str, tuple[str, Place]]) -> dict[str, str]:
-        """Return why each task was lost, given a reason and where it ran, with its block's end.
+    async def explain(self, losses: dict[str, tuple[Loss, Place]]) -> dict[str, str]:
+        """Return why each task was lost, with what is known of the block where it ran.
 
         Raises:
             TimeoutError: the file system with the blocks' output does not answer.
         """
-        blocks = {place.block for _, place in losses.values() if place.block is not None}
+        lost = {place.block for loss, place in losses.values() if loss.with_block}
+        blocks = {block for block in lost if block is not None}
         if not all(map(self._watch.knows_end, blocks)):
             looked = asyncio.get_running_loop().create_future()
             self._look_wanted.append(looked)
@@ -174,13 +176,13 @@ class ExecutorLife:
             except Exception:  # the next step, and the last, mend what this one left
                 log.warning("Stopping the executor: a step has failed", exc_info=True)
 
-    def _explain(self, losses: dict[str, tuple[str, Place]]) -> dict[str, str]:
-        told: dict[tuple[str, Place], str] = {}  # one for all tasks of a block
-        for loss in set(losses.values()):
-            reason, place = loss
-            report = self._watch.tell(place)
-            told[loss] = report.explain(reason) if report else reason
-        return {task_id: told[loss] for task_id, loss in losses.items()}
+    def _explain(self, losses: dict[str, tuple[Loss, Place]]) -> dict[str, str]:
+        told: dict[tuple[Loss, Place], str] = {}  # one for all tasks of a block
+        for loss, place in set(losses.values()):
+            is_of_interest = loss.with_block or runs_batch_jobs(self.executor.provider)
+            report = self._watch.tell(place) if is_of_interest else None
+            told[loss, place] = report.explain(loss) if report else loss.reason
+        return {task_id: told[each] for task_id, each in losses.items()}
 
     async def _scale(self) -> None:
         while True:

@@ -6,14 +6,22 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 
-__all__ = ["BlockReport", "explain"]
+__all__ = ["BlockReport", "Loss", "explain"]
 
 _READ = 65536  # bytes from the end of a file
 _LINES = 20
 _WIDTH = 200  # characters: a shell may tell the whole of a block's command, with code in it
+
+
+class Loss(NamedTuple):
+    """Why an attempt was lost, and whether its block of workers was, and not only its worker."""
+
+    reason: str
+    with_block: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +33,21 @@ class BlockReport:
     stdout: Path | None
     stderr: Path | None
 
-    def explain(self, reason: str) -> str:
-        """Return the ``reason`` of a task's loss, and what its user should know of the block.
+    def explain(self, loss: Loss) -> str:
+        """Return the reason of a task's loss, and what its user should know of the block.
 
         The first line stands for itself: of all attempts but the last, it is all that is told.
         Reads the block's output, from a file system which may be away.
         """
         where = f" Its standard error is in {self.stderr}" if self.stderr else ""
-        if self.end is None:
-            block = f"It ran in {self.name}, which has not ended as far as is known.{where}"
-            lines = [*reason.splitlines(), block]
+        reason = loss.reason.splitlines()
+        if not loss.with_block:
+            lines = [*reason, f"It ran in {self.name}.{where}"]
+        elif self.end is None:
+            ran = f"It ran in {self.name}, which has not ended as far as is known.{where}"
+            lines = [*reason, ran]
         else:
-            lines = [
-                f"{self.name[0].upper()}{self.name[1:]} {self.end}.{where}",
-                reason.splitlines()[0],
-            ]
+            lines = [f"{self.name[0].upper()}{self.name[1:]} {self.end}.{where}", reason[0]]
         if self.stdout:
             lines.append(f"Its standard output is in {self.stdout}")
         return "\n".join([*lines, *_end_of(self.stderr)])
