@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from endpoint.personal import Person, create_client, running_services
+from support import slurm
 
 pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("cluster")]
 
@@ -76,6 +78,9 @@ def test_mpi_and_shell_functions_with_the_sdk(tmp_path: Path):
                 person.configure(name, f"{_COMMON}{engine}")
                 ids.append(person.start(name)[1])
             told = person.research(_RESEARCHER, ",".join(ids))
+            seen = [json.loads(person.told("status", name, "--json")) for name in ENGINES]
+            shown = person.told("status", "mpi")
+            queue = slurm.jobs("%i")
         finally:
             person.stop_all()
     words = [line.split() for line in told["both"]]
@@ -92,3 +97,11 @@ def test_mpi_and_shell_functions_with_the_sdk(tmp_path: Path):
     assert (Path(directory) / "out").read_text() == f"{job}\n{directory}\n"
     assert status == 3
     assert told["slow"] == [124, "begun\n"]
+    (mpi,), (shell,) = (each["user_endpoints"] for each in seen)
+    assert (mpi["done_tasks"], shell["done_tasks"]) == (3, 2)
+    engines = [mpi["engine"], shell["engine"]]
+    assert [each["engine_type"] for each in engines] == ["GlobusMPIEngine", "GlobusComputeEngine"]
+    jobs = [job for engine in engines for job in engine["jobs"]]
+    assert sorted(job["job_id"] for job in jobs) == sorted(queue)
+    assert {job["state"] for job in jobs} == {"RUNNING"}
+    assert f"| {jobs[0]['job_id']} " in shown
