@@ -94,29 +94,37 @@ def test_functions_in_python_find_their_nodes_and_the_launcher(mpi: Harness):
     assert found["PWD"].endswith(f"/tasks_working_dir/{task}")
 
 
-def hold(seconds: float) -> tuple[float, str, float]:
-    """Return when this began, on which nodes, and when it ended."""
+def hold(directory: str, name: str, until: str) -> tuple[float, list[str], float]:
+    """Return when this began, on which nodes, and when it ended: once a file was there."""
     import os
     import time
 
     begun = time.time()
-    time.sleep(seconds)
-    return begun, os.environ["PARSL_MPI_NODELIST"], time.time()
+    with open(f"{directory}/{name}", "w"):
+        pass
+    while not os.path.exists(f"{directory}/{until}") and time.time() < begun + 30:
+        time.sleep(0.02)
+    return begun, os.environ["PARSL_MPI_NODELIST"].split(","), time.time()
 
 
-def test_tasks_wait_for_nodes_in_the_order_in_which_they_came(mpi: Harness):
-    tasks = [
-        submit(mpi, hold, seconds, spec={"num_nodes": nodes})
-        for nodes, seconds in ((1, 1), (1, 2.5), (3, 0.5), (1, 0.5), (2, 0.5))
-    ]
-    first, second, whole, *later = (value(mpi, each) for each in tasks)
-    assert first[1] != second[1]
-    assert second[0] < first[2]  # both at once
-    assert second[2] <= whole[0]  # when one node of three was free again, there was none for it
-    assert sorted(whole[1].split(",")) == ["n1", "n2", "n3"]
-    assert all(whole[2] <= each[0] for each in later)
-    assert later[0][0] < later[1][2]
-    assert not set(later[0][1].split(",")) & set(later[1][1].split(","))
+def test_tasks_wait_for_nodes_in_the_order_in_which_they_came(mpi: Harness, tmp_path: Path):
+    def ask(nodes: int, name: str, until: str) -> str:
+        return submit(mpi, hold, str(tmp_path), name, until, spec={"num_nodes": nodes})
+
+    names = [(1, "a", "b"), (1, "b", "go"), (3, "c", "c"), (1, "d", "e"), (2, "e", "d")]
+    a, b, *others = (ask(*each) for each in names)
+    began_a, nodes_a, ended_a = value(mpi, a)
+    assert not (tmp_path / "c").exists()  # there are two nodes for it, of three
+    (tmp_path / "go").touch()
+    began_b, nodes_b, ended_b = value(mpi, b)
+    assert max(began_a, began_b) < min(ended_a, ended_b)
+    assert nodes_a != nodes_b
+    c, d, e = (value(mpi, each) for each in others)
+    assert c[0] >= ended_b
+    assert sorted(c[1]) == ["n1", "n2", "n3"]
+    assert min(d[0], e[0]) >= c[2]  # though there was a node for the first while the other waited
+    assert sorted(d[1] + e[1]) == ["n1", "n2", "n3"]
+    assert max(d[2], e[2]) - c[2] < 20  # they have met
 
 
 @pytest.mark.parametrize(
@@ -132,10 +140,10 @@ def test_tasks_wait_for_nodes_in_the_order_in_which_they_came(mpi: Harness):
 )
 def test_sizes_are_refused_before_parsl_stumbles(mpi: Harness, spec: Any, told: str):
     begun = time.monotonic()
-    code, text = error_of(mpi, submit(mpi, hold, 0, spec=spec))
+    code, text = error_of(mpi, submit(mpi, surroundings, spec=spec))
     assert code == "ResourceSpecificationError"
     assert told in text
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 10
 
 
 def test_a_rank_which_fails(mpi: Harness):
@@ -212,7 +220,9 @@ def test_blocks_follow_the_work_and_one_which_is_cancelled_costs_an_attempt(
     )
     harness.start(f"{scaled}  max_retries_on_system_failure: 1\n")
     begun = tmp_path / "begun"
-    tasks = [submit(harness, nodes_and_job, str(begun), 8, spec={"num_nodes": 1}) for _ in range(4)]
+    tasks = [
+        submit(harness, nodes_and_job, str(begun), 12, spec={"num_nodes": 1}) for _ in range(4)
+    ]
     harness.wait_for(lambda: begun.exists() and len(begun.read_text().split()) == 4, 40)
     jobs = begun.read_text().split()
     assert {jobs.count(each) for each in jobs} == {2}  # two blocks, and two tasks in each
