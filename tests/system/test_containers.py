@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Podman on the login node of a site, where user endpoints are the mapped user's."""
+
+from __future__ import annotations
+
+import pytest
+
+from support import podman
+from system.hosts import TREE
+from system.test_templates import files
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
+
+_PYTHON = "/usr/lib/globus-compute-endpoint/bin/python"
+_SCRIPT = "/root/podman.py"
+_TEMPLATE = f"""\
+engine:
+  type: GlobusComputeEngine
+  max_workers_per_node: 1
+  container_type: podman
+  container_uri: {podman.IMAGE}
+"""
+
+
+def where():
+    import os
+
+    return os.getuid(), os.path.exists("/run/.containerenv")
+
+
+def containers(warm) -> list[str]:
+    runtime = {"XDG_RUNTIME_DIR": f"/run/user/{warm.uids[podman.USER]}"}
+    command = ("podman", "ps", "--all", "--quiet")
+    return warm.host.run(*command, user=podman.USER, environment=runtime).stdout.split()
+
+
+def test_containers_are_the_mapped_users_unless_it_may_not_gain_rights(warm):
+    warm.host.write(_SCRIPT, (TREE / "tests/support/podman.py").read_text())
+    warm.host.run(_PYTHON, _SCRIPT, timeout=120)
+    alice = warm.researcher(podman.USER)
+    before = set(warm.scopes())
+    with files(warm, user_config_template__yaml__j2=_TEMPLATE):
+        assert alice.call(where) == [0, True]  # root within is alice without
+        assert len(containers(warm)) == 1
+        (scope,) = set(warm.scopes()) - before
+        warm.host.run("systemctl", "stop", scope)
+        assert containers(warm) == []
+    config = warm.host.read(f"/etc/globus-compute-endpoint/{warm.name}/config.yaml")
+    with files(
+        warm,
+        user_config_template__yaml__j2=_TEMPLATE,
+        config__yaml=f"{config}\nno_new_privs: true\n",
+    ):
+        error = alice.failure(where)
+        assert "podman cannot run here" in error
+        assert "`no_new_privs: false`" in error
