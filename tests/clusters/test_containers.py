@@ -2,13 +2,14 @@
 """Workers in containers of a real podman, which a user without any rights runs."""
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from endpoint.harness import Harness
 from endpoint.test_user_endpoint import error_of, value
-from support import podman
+from support import podman, slurm
 from support.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
@@ -19,6 +20,21 @@ engine:
   max_workers_per_node: 2
   job_status_kwargs: {{strategy_period: 1, max_idletime: 3}}
   provider: {{type: LocalProvider, init_blocks: 0}}
+  container_type: podman
+  container_uri: {podman.IMAGE}
+"""
+BATCH = f"""\
+engine:
+  type: GlobusComputeEngine
+  max_workers_per_node: 1
+  address: {podman.ADDRESS}
+  heartbeat_threshold: 60
+  job_status_kwargs: {{strategy_period: 1}}
+  provider:
+    type: SlurmProvider
+    exclusive: false
+    init_blocks: 0
+    launcher: {{type: SrunLauncher}}
   container_type: podman
   container_uri: {podman.IMAGE}
 """
@@ -110,3 +126,23 @@ def test_without_setuid_programs_it_is_refused(without_setuid: Harness):
     assert "engine.container_type (line 6): podman cannot run here" in text
     assert "`no_new_privs: false`" in text
     assert without_setuid.exit_status() != 0
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("cluster")
+def test_a_batch_jobs_container_goes_with_it(harness: Harness):
+    directory = harness.directory / "tasks_working_dir"
+    harness.start(BATCH)
+    task = harness.submit(linger, 300)
+    until((directory / "begun").exists, 40)
+    (container,) = podman.containers()
+    (job,) = slurm.jobs("%i")
+    subprocess.run(["scancel", job], check=True)
+    until(lambda: container not in podman.containers(), 10)
+    code, text = error_of(harness, task)
+    assert code == "WorkerLost"
+    assert f"Batch job {job} " in text
+    assert value(harness, harness.submit(where, 1)) == (1, 0, str(directory), True)
+    harness.tell({"type": "stop"})
+    assert harness.exit_status() == 0
+    until(lambda: podman.containers() == [], 10)

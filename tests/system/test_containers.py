@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from support import podman
+from system.conftest import WarmSite
 from system.hosts import TREE
 from system.test_templates import files
 
@@ -22,19 +23,20 @@ engine:
 """
 
 
-def where():
+def where() -> tuple[int, bool]:
     import os
 
     return os.getuid(), os.path.exists("/run/.containerenv")
 
 
-def containers(warm) -> list[str]:
+def containers(warm: WarmSite) -> list[str]:
     runtime = {"XDG_RUNTIME_DIR": f"/run/user/{warm.uids[podman.USER]}"}
     command = ("podman", "ps", "--all", "--quiet")
-    return warm.host.run(*command, user=podman.USER, environment=runtime).stdout.split()
+    told: str = warm.host.run(*command, user=podman.USER, environment=runtime).stdout
+    return told.split()
 
 
-def test_containers_are_the_mapped_users_unless_it_may_not_gain_rights(warm):
+def test_containers_are_the_mapped_users_unless_it_may_not_gain_rights(warm: WarmSite) -> None:
     warm.host.write(_SCRIPT, (TREE / "tests/support/podman.py").read_text())
     warm.host.run(_PYTHON, _SCRIPT, timeout=120)
     alice = warm.researcher(podman.USER)

@@ -45,7 +45,7 @@ _SCRIPT = """\
 #!/bin/bash
 # The workers of a block, in a container which ends with this script.
 set -f +B
-id={ids}/{runtime}@$HOSTNAME@$$.id
+id={ids}/{runtime}@$(uname -n)@$$.id
 end() {{
   if [ -s "$id" ]; then
     {runtime} kill "$(cat "$id")" || {runtime} rm --force "$(cat "$id")"
