@@ -157,10 +157,20 @@ def _wanted(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 def _packages() -> Iterator[tuple[str, Path]]:
+    """Return what is to be in the image: the place among its packages, and the file."""
     for package in _required({}, "parsl", "globus-compute-sdk").values():
-        for file in package.files or ():
+        if package.files is None:  # a Debian package does not say which file is whose
+            yield from _all_packages(Path(sysconfig.get_paths()["platlib"]))
+            return
+        for file in package.files:
             if ".." not in file.parts and "__pycache__" not in file.parts:
                 yield str(file), Path(str(file.locate()))
+
+
+def _all_packages(directory: Path) -> Iterator[tuple[str, Path]]:
+    for path in directory.rglob("*"):
+        if path.is_file() and path.suffix != ".pyc":
+            yield str(path.relative_to(directory)), path
 
 
 def _required(found: dict[str, Distribution], *names: str) -> dict[str, Distribution]:

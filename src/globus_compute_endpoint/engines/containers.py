@@ -180,7 +180,7 @@ class Containers:
     def _has_own_network(self) -> bool:
         if self._options.container_type not in _BEHIND_NAT:
             return False
-        words = shlex.split(self._options.container_cmd_options or "")
+        words = (self._options.container_cmd_options or "").split()
         joined = {f"{each}=host" for each in _NETWORK_OPTIONS}
         separate = {(each, "host") for each in _NETWORK_OPTIONS}
         return joined.isdisjoint(words) and separate.isdisjoint(pairwise(words))

@@ -239,8 +239,9 @@ def _marks_file(directory: str, sync: bool, pid: int) -> tuple[int, os.stat_resu
         name += f"@{block}"
     path = os.path.join(directory, name)  # noqa: PTH118  (needs no pathlib in a worker)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    # From another node's cache it would not be seen before that process has ended.
-    descriptor = os.open(path, flags | (os.O_DSYNC if sync else 0), 0o600)
+    # From another node's cache it would not be seen before that process has ended. The directory
+    # is the user's alone, but where a container's root writes into it, the file is root's.
+    descriptor = os.open(path, flags | (os.O_DSYNC if sync else 0), 0o644)
     return descriptor, os.fstat(descriptor)
 
 
