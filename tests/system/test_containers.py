@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from support import podman
@@ -47,11 +49,12 @@ def test_containers_are_the_mapped_users_unless_it_may_not_gain_rights(warm: War
         (scope,) = set(warm.scopes()) - before
         warm.host.run("systemctl", "stop", scope)
         assert containers(warm) == []
-    config = warm.host.read(f"/etc/globus-compute-endpoint/{warm.name}/config.yaml")
+    path = f"/etc/globus-compute-endpoint/{warm.name}/config.yaml"
+    config = json.loads(warm.host.read(path)) | {"no_new_privs": True}
     with files(
         warm,
         user_config_template__yaml__j2=_TEMPLATE,
-        config__yaml=f"{config}\nno_new_privs: true\n",
+        config__yaml=json.dumps(config),
     ):
         error = alice.failure(where)
         assert "podman cannot run here" in error
