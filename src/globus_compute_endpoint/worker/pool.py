@@ -58,6 +58,7 @@ _KNOWN_USED = {
     ("tasks_in_progress", "["),
     ("tasks_in_progress", ".pop"),
 }
+_USAGE = 2  # argparse's exit status
 _PATIENCE = struct.pack("ll", 30, 0)  # a struct timeval: seconds and microseconds
 # In a worker, where nobody else could import this module.
 _REVIVE = """
@@ -66,12 +67,15 @@ _REVIVE = """
 """.strip()
 
 
-def main(source: str) -> None:
-    """Run the pool, of which ``sys.argv[1:]`` is the command; ``source`` is this module's own."""
+def main(source: str, wanted: str, unfit: str) -> None:
+    """Run the pool, of which ``sys.argv[1:]`` is the command; ``source`` is this module's own.
+
+    ``wanted`` is the endpoint's Parsl. Where the pool does not know its options, that is said in a
+    line which begins with ``unfit``.
+    """
     program = sys.argv[1]
     del sys.argv[0]
-    if sys.path[0] == "":
-        sys.path[0] = str(Path(program).parent)
+    sys.path.insert(0, str(Path(program).parent))
     if is_known(Path(program).read_text()):
         from parsl.multiprocessing import SpawnContext
 
@@ -85,7 +89,25 @@ def main(source: str) -> None:
     else:
         told = "A worker which is killed may stall this pool: it is not of a Parsl known here."
         print(told, file=sys.stderr)  # noqa: T201  (to the block's standard error)
-    runpy.run_path(program, run_name="__main__")
+    try:
+        runpy.run_path(program, run_name="__main__")
+    except SystemExit as end:
+        if end.code == _USAGE:
+            _tell_versions(wanted, unfit)
+        raise
+
+
+def _tell_versions(wanted: str, unfit: str) -> None:
+    from parsl.version import VERSION
+
+    if wanted == VERSION:
+        return  # an option of the site's own
+    print(  # noqa: T201  (as above)
+        f"{unfit} its Parsl is {VERSION} (Python {platform.python_version()}, {sys.executable}), and"
+        f" the endpoint's is {wanted}, whose options it does not know. Install parsl=={wanted} there,"
+        " or choose another in worker_init.",
+        file=sys.stderr,
+    )
 
 
 def probe_without_name() -> None:

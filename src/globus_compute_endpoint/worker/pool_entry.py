@@ -14,23 +14,35 @@ from pathlib import Path
 
 _PROGRAM = "process_worker_pool.py"
 _VARIABLE = "GLOBUS_COMPUTE_POOL"  # a command line of that length would be in every `ps`
-_RUN = f"import os; source = os.environ.pop('{_VARIABLE}'); exec(source); main(source)"
+# Files which lie where the job runs are no modules.
+_RUN = (
+    "import sys; sys.path[:] = [each for each in sys.path if each]; import os; "
+    f"source = os.environ.pop('{_VARIABLE}'); exec(source); main(source, "
+)
 
 
-def main(source: str) -> None:
-    """Become Parsl's worker pool, with its arguments, by way of the ``source`` of our module."""
+def main(source: str, wanted: str, unfit: str) -> None:
+    """Become Parsl's worker pool, with its arguments, by way of the ``source`` of our module.
+
+    ``wanted`` is the endpoint's version of Parsl; ``unfit`` begins the line which says that no
+    block can do with this environment.
+    """
     if os.getpid() == 1:
         _stay_as_init()
     program = shutil.which(_PROGRAM)
     if program is None:
-        sys.stderr.write(f"{_PROGRAM}: command not found\n")
+        sys.stderr.write(
+            f"{unfit} it has no Parsl: no {_PROGRAM} is in {os.environ.get('PATH', os.defpath)}."
+            " Install parsl and globus-compute-sdk there, or choose another in worker_init.\n"
+        )
         sys.exit(127)
     arguments = [program, *sys.argv[1:]]
     python = _interpreter(program)
     if python:
         os.environ[_VARIABLE] = source
         try:
-            os.execvp(python[0], [*python, "-c", _RUN, *arguments])  # noqa: S606  (no shell, as meant)
+            run = f"{_RUN}{wanted!r}, {unfit!r})"
+            os.execvp(python[0], [*python, "-c", run, *arguments])  # noqa: S606  (no shell, as meant)
         except OSError:
             del os.environ[_VARIABLE]
     os.execv(program, arguments)  # noqa: S606  (as above)

@@ -17,9 +17,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from parsl.version import VERSION as PARSL_VERSION
+
 from globus_compute_endpoint.worker import leftovers, nodes, pool, pool_entry, task
 
-__all__ = ["payload", "pool_command", "pool_program"]
+__all__ = ["UNFIT", "payload", "pool_command", "pool_program"]
+
+#: What a block writes on standard error where none of its kind could run a task, before the reason.
+UNFIT = "The worker environment does not fit:"
 
 _AMONG_THEM = re.compile(
     r"^from (__future__|globus_compute_endpoint\.worker\.\w+) .*\n", re.MULTILINE
@@ -61,7 +66,8 @@ def payload(task_id: str, body: bytes, context: dict[str, Any]) -> tuple[dict[st
 def pool_program() -> str:
     """Return a Python program which stands for ``process_worker_pool.py``."""
     entry = Path(pool_entry.__file__).read_text()
-    return f"{entry}\nmain({_joined(leftovers, nodes, pool)!r})\n"
+    source = _joined(leftovers, nodes, pool)
+    return f"{entry}\nmain({source!r}, {PARSL_VERSION!r}, {UNFIT!r})\n"
 
 
 def pool_command() -> str:
@@ -72,4 +78,4 @@ def pool_command() -> str:
     """
     packed = zlib.compress(pool_program().encode(), 9)
     text = base64.b64encode(packed).decode()
-    return f"python3 -c 'import base64, zlib; exec(zlib.decompress(base64.b64decode(\"{text}\")))'"
+    return f"python3 -I -c 'import base64, zlib; exec(zlib.decompress(base64.b64decode(\"{text}\")))'"
