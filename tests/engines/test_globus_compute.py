@@ -63,6 +63,16 @@ def leave() -> None:
     os._exit(3)
 
 
+async def test_files_where_the_endpoint_runs_are_no_modules(
+    started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("base64", "parsl", "random", "zmq"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not the module that was meant')")
+    monkeypatch.chdir(tmp_path)
+    async with started(ENGINE) as bench:
+        assert await bench.value(add, 1, 2) == 3
+
+
 DIES_UNTIL = """st
 dies_until:def dies_until(path, run):
     import os

@@ -15,9 +15,10 @@ import zmq
 from parsl import curvezmq
 from parsl.executors.high_throughput import probe, process_worker_pool
 from parsl.launchers import MpiExecLauncher
+from parsl.version import VERSION
 
 from globus_compute_endpoint.worker.pool import is_known, probe_without_name
-from globus_compute_endpoint.worker.shipping import pool_command
+from globus_compute_endpoint.worker.shipping import UNFIT, pool_command
 
 SHOW = "import os, sys; print(sys.executable, *sys.argv[1:], 'GLOBUS_COMPUTE_POOL' in os.environ)"
 PARSL = Path(str(process_worker_pool.__file__)).read_text()
@@ -78,7 +79,46 @@ def test_no_program(tmp_path: Path):
         timeout=30,
     )
     assert done.returncode == 127
-    assert done.stderr == "process_worker_pool.py: command not found\n"
+    assert done.stderr.startswith(f"{UNFIT} it has no Parsl: no process_worker_pool.py is in /usr")
+
+
+def unfit(directory: Path, version: str) -> str:
+    """What a pool says that does not know its options, of an environment with another Parsl."""
+    package = directory / "parsl"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "version.py").write_text(f"VERSION = {version!r}\n")
+    program = directory / "process_worker_pool.py"
+    program.write_text(f"#!{sys.executable}\nimport sys\nsys.exit(2)\n")
+    program.chmod(0o755)
+    done = subprocess.run(
+        ["/bin/sh", "-c", pool_command()],
+        env={"PATH": f"{directory}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    return "".join(line for line in done.stderr.splitlines() if line.startswith(UNFIT))
+
+
+def test_both_versions_are_told_where_a_pool_does_not_know_its_options(tmp_path: Path):
+    told = unfit(tmp_path, "2020.1.1")
+    assert "its Parsl is 2020.1.1 (Python 3.11" in told
+    assert sys.executable in told
+    assert f"Install parsl=={VERSION} there" in told
+
+
+def test_an_option_of_the_sites_own_is_no_matter_of_versions(tmp_path: Path):
+    assert unfit(tmp_path, VERSION) == ""
+
+
+def test_files_where_a_block_runs_are_no_modules(tmp_path: Path):
+    for name in ("base64", "zlib", "shlex", "runpy", "selectors"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not the module that was meant')")
+    done = run(tmp_path, f"#!{sys.executable}")
+    assert f"{sys.executable} --port=1 a b False" in done.stdout.splitlines()
 
 
 def test_our_parsl_is_known():

@@ -26,13 +26,13 @@ def text_of_task() -> str:
 def text_of_pool() -> str:
     entry = zlib.decompress(base64.b64decode(pool_command().split('"')[1])).decode()
     (call,) = [each for each in entry.splitlines() if each.startswith("main(")]
-    return str(ast.literal_eval(call.removeprefix("main(").removesuffix(")")))
+    return str(ast.literal_eval(call.removeprefix("main"))[0])
 
 
 @pytest.mark.parametrize(
     ("text", "more"),
     [
-        (text_of_task(), {"globus_compute_sdk", "globus_compute_common", "psutil"}),
+        (text_of_task(), {"dill", "globus_compute_sdk", "globus_compute_common", "psutil"}),
         (text_of_pool(), {"parsl", "psutil"}),
     ],
     ids=["task", "pool"],

@@ -16,14 +16,15 @@ from uuid import uuid4
 
 import psutil
 import zmq
-from parsl.jobs.states import TERMINAL_STATES, JobState
+from parsl.jobs.states import TERMINAL_STATES
 from parsl.jobs.strategy import Strategy
 
 from globus_compute_endpoint.engines.base import JobLog
-from globus_compute_endpoint.engines.batch_jobs import JobGate, is_away, runs_batch_jobs
+from globus_compute_endpoint.engines.batch_jobs import JobGate, runs_batch_jobs
 from globus_compute_endpoint.engines.block_figures import BlockFigures
 from globus_compute_endpoint.engines.block_watch import BlockWatch
 from globus_compute_endpoint.engines.containers import Containers
+from globus_compute_endpoint.engines.failed_blocks import why_hopeless
 from globus_compute_endpoint.engines.losses import Loss
 from globus_compute_endpoint.engines.marks import Place
 from globus_compute_endpoint.engines.providers import PromptLocalProvider
@@ -40,9 +41,7 @@ _START_TIMEOUT = 90.0
 _STOP_TIMEOUT = 15.0
 _COMMAND_TIMEOUT = 10.0  # for a question to the interchange
 _SEND_TIMEOUT_MS = 1000  # a send blocks only where there is no interchange
-_FAILED_BLOCKS = 3  # so many in a row which never served anyone are given up
 _LOOK_TIMEOUT = 20.0  # a task that was lost is answered then, whatever the scheduler does
-_SHOWN = 2000
 
 
 class ExecutorLife:
@@ -197,7 +196,7 @@ class ExecutorLife:
             if not self.executor.command_client.ok:  # and never will be, with Parsl
                 self._die("Parsl's interchange process does not answer.", can_be_helped=True)
                 return
-            if reason := self._hopeless():
+            if reason := await self._hopeless():
                 self._die(reason, can_be_helped=False)
                 return
             await self._on_look()
@@ -236,32 +235,15 @@ class ExecutorLife:
         states = self.executor.status_facade.values()
         return sum(each.state not in TERMINAL_STATES for each in states)
 
-    def _hopeless(self) -> str | None:
-        """Say why no block can be had, if the last few have all failed."""
-        blocks = sorted(self.executor.status_facade.items(), key=lambda item: int(item[0]))
-        ended = [
-            (block, status)
-            for block, status in blocks
-            if status.state in TERMINAL_STATES and not is_away(status.message)
-        ]
-        last = ended[-_FAILED_BLOCKS:]
-        # MISSING: it never connected. One that did was of use, however it ended.
-        if len(last) < _FAILED_BLOCKS or any(each.state != JobState.MISSING for _, each in last):
+    async def _hopeless(self) -> str | None:
+        states = dict(self.executor.status_facade)
+        contained = self._containers is not None
+        why = partial(why_hopeless, states, self._watch, in_containers=contained)
+        try:
+            return await in_thread(why, _LOOK_TIMEOUT)
+        except TimeoutError:
+            log.warning("The output of blocks which have failed cannot be read now")
             return None
-        block, newest = last[-1]
-        told = newest.message or f"exit status {newest.exit_code}"
-        if report := self._watch.tell(Place("", block)):
-            told = f"the newest, {report.name}: {told}"
-            if report.stderr:
-                told += f"\nIts standard error is in {report.stderr}"
-        for name, text in (("stdout", newest.stdout_summary), ("stderr", newest.stderr_summary)):
-            if text and text.strip():
-                told += f"\n{name}: {text.strip()[-_SHOWN:]}"
-        needs = "the container's image" if self._containers else "the worker environment"
-        return (
-            f"The last {_FAILED_BLOCKS} blocks of workers have failed: {told}\nCheck worker_init"
-            f" and the provider's options; {needs} needs Parsl and globus-compute-sdk."
-        )
 
     def _interchange_ended(self) -> None:
         self._forget_interchange()

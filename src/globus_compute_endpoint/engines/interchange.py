@@ -41,7 +41,7 @@ _GRACE = 1.0  # seconds for results which a block had sent before its end
 
 def command() -> list[str]:
     """Return the command of an interchange which ends when this process does."""
-    return [sys.executable, "-m", __name__, str(os.getpid())]
+    return [sys.executable, "-P", "-m", __name__, str(os.getpid())]
 
 
 class _AttentiveInterchange(Interchange):

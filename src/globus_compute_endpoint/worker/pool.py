@@ -102,12 +102,12 @@ def _tell_versions(wanted: str, unfit: str) -> None:
 
     if wanted == VERSION:
         return  # an option of the site's own
-    print(  # noqa: T201  (as above)
-        f"{unfit} its Parsl is {VERSION} (Python {platform.python_version()}, {sys.executable}), and"
-        f" the endpoint's is {wanted}, whose options it does not know. Install parsl=={wanted} there,"
-        " or choose another in worker_init.",
-        file=sys.stderr,
+    told = (
+        f"{unfit} its Parsl is {VERSION} (Python {platform.python_version()}, {sys.executable}),"
+        f" and the endpoint's is {wanted}, whose options it does not know. Install"
+        f" parsl=={wanted} there, or choose another in worker_init."
     )
+    print(told, file=sys.stderr)  # noqa: T201  (as above)
 
 
 def probe_without_name() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from parsl.version import VERSION as PARSL_VERSION
 
-from globus_compute_endpoint.worker import leftovers, nodes, pool, pool_entry, task
+from globus_compute_endpoint.worker import bytecode, leftovers, nodes, pool, pool_entry, task
 
 __all__ = ["UNFIT", "payload", "pool_command", "pool_program"]
 
@@ -37,7 +37,7 @@ def _joined(*modules: ModuleType) -> str:
     return "\n".join(["from __future__ import annotations", *texts])
 
 
-_TEXT = _joined(leftovers, task).encode()
+_TEXT = _joined(bytecode, leftovers, task).encode()
 _SOURCE = zlib.compress(_TEXT, 9)
 _NAME = f"globus_compute_task_{hashlib.sha256(_TEXT).hexdigest()[:12]}"
 
@@ -78,4 +78,6 @@ def pool_command() -> str:
     """
     packed = zlib.compress(pool_program().encode(), 9)
     text = base64.b64encode(packed).decode()
-    return f"python3 -I -c 'import base64, zlib; exec(zlib.decompress(base64.b64decode(\"{text}\")))'"
+    return (
+        f"python3 -I -c 'import base64, zlib; exec(zlib.decompress(base64.b64decode(\"{text}\")))'"
+    )

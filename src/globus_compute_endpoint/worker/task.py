@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+from globus_compute_endpoint.worker.bytecode import OtherPython, watch_codes
 from globus_compute_endpoint.worker.leftovers import end_processes
 
 RESULT_LIMIT = 10 * 1024 * 1024  # characters of a serialized result
@@ -180,7 +181,11 @@ def _deserialize(task_id: str, body: bytes, context: dict[str, Any]) -> list[Any
             f"The message for task {task_id} holds something else: submit the task again.",
         )
     serializer = _serializer(tuple(context.get("allowed_serializers") or ()))
-    parts: list[Any] = serializer.unpack_and_deserialize(task.task_buffer)
+    watch_codes()
+    try:
+        parts: list[Any] = serializer.unpack_and_deserialize(task.task_buffer)
+    except OtherPython as error:
+        raise Refusal("PythonMismatch", str(error)) from None
     return parts
 
 
