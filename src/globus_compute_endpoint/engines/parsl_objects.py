@@ -13,7 +13,7 @@ from typeguard import TypeCheckError
 
 from globus_compute_endpoint.config.loading import KeyPath, WrongOption, did_you_mean
 
-__all__ = ["call", "known", "typed"]
+__all__ = ["call", "check_known", "known", "typed"]
 
 # typeguard's text, where an argument has the wrong type.
 _ARGUMENT = re.compile(r'^argument "(\w+)"')
@@ -42,17 +42,26 @@ def known(kind: object, names: Sequence[str], path: KeyPath) -> str:
     raise WrongOption((*path, "type"), f"{told}; known are {', '.join(names)}")
 
 
-def call(function: Callable[..., Any], options: Mapping[str, Any], path: KeyPath) -> Any:
-    """Call what makes one of Parsl's objects.
+def check_known(function: Callable[..., Any], options: Mapping[str, Any], path: KeyPath) -> None:
+    """Check the names of options.
 
     Raises:
-        WrongOption: it knows no such option, or does not take a value.
+        WrongOption: the function has no such parameter.
     """
     parameters = inspect.signature(function).parameters
     for name in options:
         if name not in parameters:
             guess = did_you_mean(name, parameters)
             raise WrongOption((*path, name), f"no such option{guess}")
+
+
+def call(function: Callable[..., Any], options: Mapping[str, Any], path: KeyPath) -> Any:
+    """Call what makes one of Parsl's objects.
+
+    Raises:
+        WrongOption: it knows no such option, or does not take a value.
+    """
+    check_known(function, options, path)
     try:
         return function(**options)
     except (TypeError, ValueError, TypeCheckError, AssertionError, OSError) as error:

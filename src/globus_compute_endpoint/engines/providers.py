@@ -13,12 +13,20 @@ import parsl.providers
 from parsl.providers import LocalProvider, SlurmProvider
 
 from globus_compute_endpoint.config.loading import KeyPath, WrongOption
-from globus_compute_endpoint.engines.parsl_objects import typed
+from globus_compute_endpoint.engines.parsl_objects import call, check_known, known, typed
+from globus_compute_endpoint.engines.provider_options import (
+    check_options,
+    check_packages,
+    check_sizes,
+    check_type,
+    warn_of_launcher,
+)
 from globus_compute_endpoint.engines.slurm import TellingSlurmProvider
 
 __all__ = ["PromptLocalProvider", "provider_of"]
 
 _PROVIDER: KeyPath = ("engine", "provider")
+_EMPTY_AS_NONE = ("worker_init", "scheduler_options")
 
 
 class PromptLocalProvider(LocalProvider):
@@ -57,35 +65,38 @@ def provider_of(options: Mapping[str, Any]) -> Any:
     """
     path = _PROVIDER
     options = {"type": "LocalProvider", **options}
-    if options.get("worker_init") is None:  # a template's way of leaving it out
-        options.pop("worker_init", None)
-    if isinstance(volumes := options.get("persistent_volumes"), list):  # YAML has no tuples
-        options["persistent_volumes"] = [
-            tuple(each) if isinstance(each, list) else each for each in volumes
-        ]
+    for name in _EMPTY_AS_NONE:
+        if options.get(name, "") is None:  # a template's way of leaving it out
+            del options[name]
+    check_type(options["type"], path)
+    kind = getattr(parsl.providers, known(options["type"], _names(), path))
+    check_options(kind, options, path)
     if isinstance(options.get("launcher"), Mapping):
         options["launcher"] = typed(
             options["launcher"], parsl.launchers, (*path, "launcher"), "Launcher"
         )
-    provider = typed(options, parsl.providers, path, "Provider")
-    _check_what_parsl_does_not(provider, path)
-    ours = _OURS.get(type(provider))
-    if ours is None:
-        return provider
-    return ours(**{key: value for key, value in options.items() if key != "type"})
+    elif "launcher" in options:
+        raise WrongOption((*path, "launcher"), "must be a mapping with a type")
+    if "persistent_volumes" in options:
+        options["persistent_volumes"] = _pairs(options["persistent_volumes"])
+    given = {key: value for key, value in options.items() if key != "type"}
+    check_known(kind, given, path)
+    check_packages(options["type"], path)
+    provider = call(kind, given, path)
+    if not hasattr(provider, "nodes_per_block"):  # GoogleCloudProvider: HTEX asks for it
+        provider.nodes_per_block = 1
+    check_sizes(provider, path)
+    warn_of_launcher(provider, options)
+    ours = _OURS.get(kind)
+    return provider if ours is None else ours(**given)
 
 
-def _check_what_parsl_does_not(provider: Any, path: KeyPath) -> None:
-    """Refuse what Parsl would stumble over later, or never run a task with."""
-    if not isinstance(provider.worker_init, str):
-        raise WrongOption((*path, "worker_init"), "must be text")
-    if not isinstance(provider.parallelism, int | float) or not 0 < provider.parallelism <= 1:
-        raise WrongOption((*path, "parallelism"), "must be a number above 0, up to 1")
-    for name in ("nodes_per_block", "init_blocks", "min_blocks", "max_blocks"):
-        least = 1 if name in ("nodes_per_block", "max_blocks") else 0
-        value = getattr(provider, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise WrongOption((*path, name), f"must be an integer from {least}, not {value!r}")
-    for name in ("init_blocks", "min_blocks"):
-        if getattr(provider, name) > provider.max_blocks:
-            raise WrongOption((*path, name), f"is above max_blocks ({provider.max_blocks})")
+def _names() -> list[str]:
+    return [name for name in dir(parsl.providers) if name.endswith("Provider")]
+
+
+def _pairs(value: Any) -> Any:
+    """YAML has no tuples."""
+    if not isinstance(value, list):
+        return value
+    return [tuple(each) if isinstance(each, list) else each for each in value]
