@@ -32,6 +32,7 @@ from system.hosts import (
     remove_hosts,
     remove_orphans,
     run_prefix,
+    worker_environments,
 )
 
 TREE = Path(__file__).resolve().parent.parent
@@ -181,11 +182,12 @@ def run_here(suite: Suite, arguments: Sequence[str]) -> Outcome:
 
 
 def run_in_host(
-    *services: str, user: str = "root", peer: bool = False
+    *services: str, user: str = "root", peer: bool = False, workers: bool = False
 ) -> Callable[[Suite, Sequence[str]], Outcome]:
     """The tests run inside one test host, in which the services have been started.
 
-    With `peer`, PEER_VENV there names an environment with the public endpoint package.
+    With `peer`, PEER_VENV there names an environment with the public endpoint package; with
+    `workers`, WORKER_ENVIRONMENTS the directory of tools/worker-environments.
     """
 
     def run(suite: Suite, arguments: Sequence[str]) -> Outcome:
@@ -196,6 +198,9 @@ def run_in_host(
         if peer:
             binds.append(prepared_environment("peer"))
             environment["PEER_VENV"] = str(binds[-1])
+        if workers:
+            binds.append(worker_environments())
+            environment["WORKER_ENVIRONMENTS"] = str(binds[-1])
         with Host(suite.name, binds=binds) as host:
             if user != "root":
                 host.add_user(user)
@@ -259,7 +264,12 @@ SUITES = [
         run_in_host("rabbitmq-server", peer=True),
         lane_group="hosts",
     ),
-    Suite("clusters", "tests/clusters", 6 * MINUTE, run_in_host("rabbitmq-server", peer=True)),
+    Suite(
+        "clusters",
+        "tests/clusters",
+        6 * MINUTE,
+        run_in_host("rabbitmq-server", peer=True, workers=True),
+    ),
     Suite("system", "tests/system", 11.5 * MINUTE, run_here),
     Suite("faults", "tests/system/faults", 6 * MINUTE, run_here),
     Suite("demo", "", 1.5 * MINUTE, run_commands(("demo",))),
@@ -276,7 +286,7 @@ LONG_SUITES = [
         "clusters-long",
         "tests/clusters",
         15 * MINUTE,
-        only_long(run_in_host("rabbitmq-server", peer=True)),
+        only_long(run_in_host("rabbitmq-server", peer=True, workers=True)),
     ),
     Suite(
         "services-long",

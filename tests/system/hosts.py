@@ -84,6 +84,11 @@ def prepared_environment(lock: str) -> Path:
     return Path(made.stdout.strip())
 
 
+def worker_environments() -> Path:
+    """The directory of what tools/worker-environments makes, made if it is missing."""
+    return Path(checked([str(TREE / "tools/prepare"), "workers"], timeout=300).stdout.strip())
+
+
 @dataclass(frozen=True)
 class Link:
     """A host's addresses in a network, routed, and what a name server would tell it there."""

@@ -78,7 +78,8 @@ def is_of_this_python(parts: Sequence[Any]) -> bool:
 def _version_of(parts: Sequence[Any]) -> str:
     if len(parts) < 18:
         return "3.10 or earlier"
-    for each in parts[_CODE][:32:2]:
-        if each in _RESUME:
-            return _RESUME[each]
+    code = parts[_CODE]
+    for at in range(0, min(len(code), 32), 2):
+        if code[at] in _RESUME and code[at + 1] == 0:  # its argument: the beginning of a function
+            return _RESUME[code[at]]
     return "another minor version"
