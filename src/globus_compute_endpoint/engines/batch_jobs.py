@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from parsl.jobs.states import JobState, JobStatus
-from parsl.providers import LocalProvider
+from parsl.providers import GridEngineProvider, LocalProvider, LSFProvider, TorqueProvider
 from parsl.providers.cluster_provider import ClusterProvider
 
 from globus_compute_endpoint.engines.base import JobLog
@@ -36,6 +36,7 @@ until [ "$(cat {gate} 2>/dev/null)" = open ]; do
   sleep 1
 done
 """
+_SILENT_ABOUT_OUTPUT = (GridEngineProvider, LSFProvider, TorqueProvider)
 _CANCELS = re.compile(r"(scancel|qdel|bkill|condor_rm)\b")
 # How schedulers say that there is nothing left to cancel.
 _GONE = re.compile(
@@ -96,6 +97,7 @@ class JobGate:
             self._provider.cancel([job_id])
             raise
         self._noted.add(str(job_id))
+        self._note_output(job_id, name)
         gate.write_text("open\n")
         return job_id
 
@@ -105,6 +107,14 @@ class JobGate:
             if each in self._noted:
                 self._noted.discard(each)
                 self._jobs.forget(each)
+
+    def _note_output(self, job_id: Any, name: str) -> None:
+        """Note where a job's output will be, as other providers do by themselves."""
+        script = next(self._directory.glob(f"{name}.*.submit"), None)
+        if script is not None and isinstance(self._provider, _SILENT_ABOUT_OUTPUT):
+            known = self._provider.resources[job_id]
+            for stream in ("stdout", "stderr"):
+                known[f"job_{stream}_path"] = f"{script}.{stream}"
 
     def _submit_waiting(self, gate: Path, command: str, tasks_per_node: int, name: str) -> Any:
         if not isinstance(self._provider, ClusterProvider):

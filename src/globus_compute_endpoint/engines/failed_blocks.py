@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 from parsl.jobs.states import TERMINAL_STATES, JobState, JobStatus
 
 from globus_compute_endpoint.engines.batch_jobs import is_away
 from globus_compute_endpoint.engines.block_watch import BlockWatch
+from globus_compute_endpoint.engines.losses import BlockReport, end_of_file
 from globus_compute_endpoint.engines.marks import Place
 from globus_compute_endpoint.worker.shipping import UNFIT
 
@@ -35,13 +37,14 @@ def why_hopeless(
     if not last or last[-1][1].state != JobState.MISSING:
         return None
     block, newest = last[-1]
-    stderr = (newest.stderr_summary or "").strip()
+    report = watch.tell(Place("", block))
+    stderr = (newest.stderr_summary or "").strip() or _stderr(report)
     if unfit := [line for line in stderr.splitlines() if line.startswith(UNFIT)]:
         return unfit[-1]
     if len(last) < _FAILED_BLOCKS or any(each.state != JobState.MISSING for _, each in last):
         return None
     told = newest.message or f"exit status {newest.exit_code}"
-    if report := watch.tell(Place("", block)):
+    if report:
         told = f"the newest, {report.name}: {told}"
         if report.stderr:
             told += f"\nIts standard error is in {report.stderr}"
@@ -53,3 +56,11 @@ def why_hopeless(
         f"The last {_FAILED_BLOCKS} blocks of workers have failed: {told}\nCheck worker_init"
         f" and the provider's options; {needs} needs Parsl and globus-compute-sdk."
     )
+
+
+def _stderr(report: BlockReport | None) -> str:
+    """Return what a batch job wrote, of whose output its provider does not tell Parsl."""
+    with contextlib.suppress(OSError):  # not there (yet): its path is told
+        if report and report.stderr:
+            return end_of_file(report.stderr, _SHOWN)
+    return ""

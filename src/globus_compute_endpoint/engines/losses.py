@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 
-__all__ = ["BlockReport", "Loss", "explain"]
+__all__ = ["BlockReport", "Loss", "end_of_file", "explain"]
 
 _READ = 65536  # bytes from the end of a file
 _LINES = 20
@@ -74,14 +74,19 @@ def explain(error: BaseException, memory: str | None) -> str:
     return text
 
 
+def end_of_file(path: Path, most: int) -> str:
+    """Return the last bytes of a file as text. Raises OSError."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - most))
+        return file.read(most).decode(errors="replace").strip()
+
+
 def _end_of(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _READ))
-            lines = file.read(_READ).decode(errors="replace").strip().splitlines()[-_LINES:]
+        lines = end_of_file(path, _READ).splitlines()[-_LINES:]
     except OSError as error:
         return [f"Its standard error cannot be read here: {error.strerror}"]
     if not lines:
