@@ -72,7 +72,8 @@ def test_jobs_are_named_end_with_the_endpoint_and_those_of_a_killed_one_are_canc
 
 
 def test_why_no_job_can_run_a_task_is_in_its_error(harness: Harness):
-    harness.start(ENGINE.replace(f"export PATH={Path(sys.executable).parent}:$PATH", "unset PYTHONPATH"))
+    programs = f"export PATH={Path(sys.executable).parent}:$PATH"
+    harness.start(ENGINE.replace(programs, "unset PYTHONPATH"))
     task = harness.submit(begin, "/dev/null", 0)
     harness.result(task, 60)
     _, text = error_of(harness, task)

@@ -120,10 +120,22 @@ def test_what_does_not_fit_is_told_to_each_task(
     assert time.monotonic() - began < SOON
 
 
+def test_an_environment_without_the_sdk_is_told_to_each_task(harness: Harness, tmp_path: Path):
+    lacking = tmp_path / "lacking"
+    lacking.mkdir()
+    for name in ("globus_compute_common", "globus_compute_sdk"):
+        (lacking / f"{name}.py").write_text(f"raise ModuleNotFoundError(name={name!r})\n")
+    start(harness, f"{PLAIN}\nexport PYTHONPATH={lacking}")
+    for _ in range(2):
+        code, text = error_of(harness, harness.submit(about, 3))
+        assert code == "WorkerDefect"
+        assert "lacks the module globus_compute_common: install globus-compute-sdk" in text
+
+
 def test_a_worker_init_which_fails_is_told_to_each_task(harness: Harness):
     start(harness, "module load no-such-environment || exit 3")
     began = time.monotonic()
     _, text = error_of(harness, harness.submit(about, 3))
     assert "module: command not found" in text
     assert "Check worker_init" in text
-    assert time.monotonic() - began < 4 * SOON  # three blocks, one after the other
+    assert time.monotonic() - began < 1.5 * SOON  # three blocks, one after the other

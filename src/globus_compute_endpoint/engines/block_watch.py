@@ -66,6 +66,11 @@ class BlockWatch:
             self._executor.poll_facade()
             self._tell_interchange(connected)
 
+    @property
+    def awaits_workers(self) -> bool:
+        """Whether there are blocks whose workers had not connected at the last look."""
+        return bool(self._unconnected)
+
     def knows_end(self, block: str) -> bool:
         """Return whether the scheduler has told of a block's end."""
         return block not in self._active()

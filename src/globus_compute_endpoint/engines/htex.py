@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 _MARK = "GLOBUS_COMPUTE_ENGINE_RUN"
 _START_TIMEOUT = 90.0
 _STOP_TIMEOUT = 15.0
+_SOON = 1.0
 _COMMAND_TIMEOUT = 10.0  # for a question to the interchange
 _SEND_TIMEOUT_MS = 1000  # a send blocks only where there is no interchange
 _LOOK_TIMEOUT = 20.0  # a task that was lost is answered then, whatever the scheduler does
@@ -114,6 +115,7 @@ class ExecutorLife:
         asyncio.get_running_loop().add_reader(self._pidfd, self._interchange_ended)
         self._strategy.add_executors([executor])
         self._scaling = asyncio.create_task(self._scale(), name="htex scaling")
+        self._scaling.add_done_callback(self._scaling_ended)
 
     def submit(self, context: dict[str, Any], buffer: bytes) -> Future[bytes]:
         """Submit a payload.
@@ -201,8 +203,20 @@ class ExecutorLife:
                 return
             await self._on_look()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._period)
+                await asyncio.wait_for(self._wake.wait(), self._pause())
             self._wake.clear()
+
+    def _scaling_ended(self, scaling: asyncio.Task[None]) -> None:
+        """Without anyone to look after blocks, tasks would wait for ever."""
+        if not scaling.cancelled() and (error := scaling.exception()) is not None:
+            log.error("Nobody looks after the blocks any more", exc_info=error)
+            self._die(f"The endpoint cannot look after its blocks: {error!r}", can_be_helped=True)
+
+    def _pause(self) -> float:
+        """Return how long until the next look: soon where a block on this machine may fail."""
+        if self._watch.awaits_workers and not runs_batch_jobs(self.executor.provider):
+            return min(self._period, _SOON)
+        return self._period
 
     def _look(self, *, at_once: bool) -> None:
         self._watch.look(at_once=at_once)
