@@ -249,7 +249,6 @@ SUITES = [
     Suite("lint", "", MINUTE / 4, run_commands(("ruff", "check"), ("ruff", "format", "--check"))),
     Suite("types", "", MINUTE / 2, run_commands(("mypy", "src", "tests"))),
     Suite("unit", "tests/unit", 90, run_here),
-    Suite("engines", "tests/engines", 3 * MINUTE, run_in_host(user="researcher", peer=True)),
     Suite(
         "services",
         "tests/services",
@@ -265,10 +264,18 @@ SUITES = [
         lane_group="hosts",
     ),
     Suite(
+        "engines",
+        "tests/engines",
+        5 * MINUTE,
+        run_in_host(user="researcher", peer=True),
+        lane_group="parsl",
+    ),
+    Suite(
         "clusters",
         "tests/clusters",
-        6 * MINUTE,
+        8 * MINUTE,
         run_in_host("rabbitmq-server", peer=True, workers=True),
+        lane_group="parsl",
     ),
     Suite("system", "tests/system", 11.5 * MINUTE, run_here),
     Suite("faults", "tests/system/faults", 6 * MINUTE, run_here),
