@@ -101,6 +101,13 @@ def test_a_wrong_walltime_is_told(kind: str):
     [
         ("type: CobaltProvider", "provider.type: CobaltProvider was removed from Parsl"),
         ("type: SlurmProvider, overrides: x", "overrides: was removed from Parsl; see scheduler"),
+        ("type: SlurmProvider, walltime: 1-00:00:00", "walltime: must be HH:MM:SS"),
+        ("type: SlurmProvider, walltime: UNLIMITED", "walltime: must be HH:MM:SS"),
+        ("type: SlurmProvider, walltime: '30'", "walltime: must be HH:MM:SS"),
+        ("type: SlurmProvider, mem_per_node: -1", "mem_per_node: must be a number from 0"),
+        ("type: SlurmProvider, status_batch_size: 0", "must be a number from 1"),
+        ("type: SlurmProvider, regex_job_id: '('", "regex_job_id: is no regular expression"),
+        ("type: SlurmProvider, regex_job_id: '7'", "with a group (?P<id>…)"),
         ("type: SlurmProvider, account: 7", "account: must be text, not 7"),
         ("type: PBSProProvider, queue: 'a; b'", "queue: must be a name, not 'a; b'"),
         ("type: TorqueProvider, account: $(x)", "account: must be a name"),
@@ -117,6 +124,15 @@ def test_a_wrong_walltime_is_told(kind: str):
 )
 def test_what_parsl_would_stumble_over_is_refused(text: str, told: str):
     assert told in refused(text)
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_each_option_of_a_launcher_has_its_type(launcher: str):
+    parameters = inspect.signature(getattr(parsl.launchers, launcher)).parameters
+    for name, parameter in parameters.items():
+        told = refused(f"type: SlurmProvider, launcher: {{type: {launcher}, {name}: [x]}}")
+        must = "true or false" if parameter.annotation is bool else "text"
+        assert told.startswith(f"engine.provider.launcher.{name}: must be {must}, not ['x']")
 
 
 @pytest.mark.parametrize("kind", PACKAGED)

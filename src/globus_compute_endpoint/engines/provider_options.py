@@ -12,9 +12,18 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
+import parsl.launchers
+
 from globus_compute_endpoint.config.loading import KeyPath, WrongOption
 
-__all__ = ["check_options", "check_packages", "check_sizes", "check_type", "warn_of_launcher"]
+__all__ = [
+    "check_launcher",
+    "check_options",
+    "check_packages",
+    "check_sizes",
+    "check_type",
+    "warn_of_launcher",
+]
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +63,18 @@ _WALLTIMES = {
     "GridEngineProvider": (re.compile(r"\d+:\d{1,2}:\d{1,2}|\d+"), "HH:MM:SS"),
     "LSFProvider": (re.compile(r"(?!0+:0?0:)\d+:\d{1,2}:\d{1,2}"), "HH:MM:SS, from a minute"),
     "PBSProProvider": _PBS,
-    "SlurmProvider": (
-        re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|UNLIMITED|INFINITE", re.IGNORECASE),
-        "HH:MM:SS or DAYS-HH:MM:SS",
-    ),
+    "SlurmProvider": _HMS,  # Slurm reads more forms, but Parsl makes minutes of it
     "TorqueProvider": _PBS,
 }
 _NONE_IS_A_NUMBER = ("cores_per_block", "cores_per_node")
+# Parsl checks the type, and not that it can be.
+_LEAST = {
+    "cores_per_slot": 1,
+    "gpus_per_node": 0,
+    "mem_per_node": 0,  # all that the node has
+    "mem_per_slot": 0,
+    "status_batch_size": 1,
+}
 # What starts the workers by means of one scheduler only.
 _LAUNCHERS = {
     "SrunLauncher": ("SlurmProvider",),
@@ -102,6 +116,11 @@ def check_options(provider: type, options: Mapping[str, Any], path: KeyPath) -> 
 def _wrong(name: str, value: object, parameter: inspect.Parameter) -> str | None:
     """Return what is wrong with a value: the default tells the type, which few declare."""
     default = parameter.default
+    if name == "regex_job_id":
+        return _wrong_pattern(value)
+    if name in _LEAST and isinstance(value, int | float):
+        good = not isinstance(value, bool) and value >= _LEAST[name]
+        return None if good else f"must be a number from {_LEAST[name]}"
     if name == "cmd_timeout":
         good = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
         return None if good else "must be a number of seconds, above 0"
@@ -114,6 +133,14 @@ def _wrong(name: str, value: object, parameter: inspect.Parameter) -> str | None
     return (
         _wrong_text(name, value) if is_text and (value is not None or default is not None) else None
     )
+
+
+def _wrong_pattern(value: object) -> str | None:
+    try:
+        good = isinstance(value, str) and "id" in re.compile(value).groupindex
+    except re.error as error:
+        return f"is no regular expression: {error}"
+    return None if good else "must be a regular expression with a group (?P<id>…)"
 
 
 def _wrong_text(name: str, value: object) -> str | None:
@@ -142,6 +169,21 @@ def _check_directives(kind: str, options: object, path: KeyPath) -> None:
         if line.startswith("-"):
             text = f"the line {line!r} would be run as a command: begin it with {directive!r}"
             raise WrongOption((*path, "scheduler_options"), text)
+
+
+def check_launcher(options: Mapping[str, Any], path: KeyPath) -> None:
+    """Check the types of a launcher's options, which Parsl only declares.
+
+    Raises:
+        WrongOption: a value is of another; unknown names are told where it is made.
+    """
+    launcher = getattr(parsl.launchers, str(options.get("type")), None)
+    parameters = {} if launcher is None else inspect.signature(launcher).parameters
+    for name, value in options.items():
+        kind = parameters[name].annotation if name in parameters else object
+        if not isinstance(value, kind):
+            told = "true or false" if kind is bool else "text"
+            raise WrongOption((*path, name), f"must be {told}, not {value!r}")
 
 
 def check_packages(kind: str, path: KeyPath) -> None:

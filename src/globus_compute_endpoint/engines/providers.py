@@ -15,6 +15,7 @@ from parsl.providers import LocalProvider, SlurmProvider
 from globus_compute_endpoint.config.loading import KeyPath, WrongOption
 from globus_compute_endpoint.engines.parsl_objects import call, check_known, known, typed
 from globus_compute_endpoint.engines.provider_options import (
+    check_launcher,
     check_options,
     check_packages,
     check_sizes,
@@ -72,6 +73,7 @@ def provider_of(options: Mapping[str, Any]) -> Any:
     kind = getattr(parsl.providers, known(options["type"], _names(), path))
     check_options(kind, options, path)
     if isinstance(options.get("launcher"), Mapping):
+        check_launcher(options["launcher"], (*path, "launcher"))
         options["launcher"] = typed(
             options["launcher"], parsl.launchers, (*path, "launcher"), "Launcher"
         )
