@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from parsl.providers import GridEngineProvider
 
 from endpoint.harness import Harness
 from endpoint.test_user_endpoint import error_of, value
+from globus_compute_endpoint.engines.batch_jobs import cancel_jobs, correct_cancelling
 from support import gridengine
 
 pytestmark = [pytest.mark.timeout(150), pytest.mark.usefixtures("grid_engine")]
@@ -81,3 +83,11 @@ def test_why_no_job_can_run_a_task_is_in_its_error(harness: Harness):
     harness.tell({"type": "stop"})
     assert harness.exit_status() == 0
     harness.wait_for(lambda: not gridengine.jobs(), 20)
+
+
+def test_a_job_of_an_earlier_life_which_is_gone_needs_no_cancelling():
+    provider = GridEngineProvider()
+    correct_cancelling(provider)
+    gone: list[str] = []
+    assert cancel_jobs(provider, ["99999"], gone.append) == ()
+    assert gone == ["99999"]

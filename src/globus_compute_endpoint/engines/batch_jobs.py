@@ -41,7 +41,8 @@ _CANCELS = re.compile(r"(scancel|qdel|bkill|condor_rm)\b")
 # How schedulers say that there is nothing left to cancel.
 _GONE = re.compile(
     r"invalid job id|unknown job|already complet|has (already )?(finished|completed)"
-    r"|no matching job|does not exist|not found|couldn't find",
+    r"|no matching job|does not exist|not found|couldn't find"
+    r"|has deleted job|has registered the job",
     re.IGNORECASE,
 )
 # How they say, or Parsl says of them, that they cannot be reached now.
@@ -178,7 +179,9 @@ def correct_cancelling(provider: Any) -> None:
     def execute_wait(command: str, timeout: float | None = None) -> tuple[int, str, str]:
         status, out, err = execute(command, timeout)
         if _CANCELS.match(command):
-            complaints = [line for line in err.splitlines() if line.strip()]
+            # Grid Engine's qdel complains on standard output, where others say what they have done.
+            said = err.splitlines() + (out.splitlines() if status else [])
+            complaints = [line for line in said if line.strip()]
             not_gone = [line for line in complaints if not _GONE.search(line)]
             if not_gone:
                 log.warning("%s: %s", command, " ".join(not_gone))
