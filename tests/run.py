@@ -277,7 +277,7 @@ SUITES = [
         run_in_host("rabbitmq-server", peer=True, workers=True),
         lane_group="parsl",
     ),
-    Suite("system", "tests/system", 11.5 * MINUTE, run_here),
+    Suite("system", "tests/system", 13 * MINUTE, run_here),
     Suite("faults", "tests/system/faults", 6 * MINUTE, run_here),
     Suite("demo", "", 1.5 * MINUTE, run_commands(("demo",))),
 ]
