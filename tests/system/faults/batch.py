@@ -46,6 +46,6 @@ def _wake_scheduler(stage: Stage) -> None:
 
 BATCH_FAULTS = [
     Fault("scancel of all batch jobs", _cancel_jobs, explains=LOST),
-    Fault("a node of the cluster lost", _lose_node, _resume_nodes, explains=LOST),
+    Fault("a node of the cluster lost", _lose_node, _resume_nodes, explains=LOST).only_in_soaks(),
     Fault("slurmctld hangs", _hang_scheduler, _wake_scheduler).only_in_soaks(),
 ]
