@@ -66,7 +66,7 @@ def leave() -> None:
 async def test_files_where_the_endpoint_runs_are_no_modules(
     started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    for name in ("base64", "parsl", "random", "zmq"):
+    for name in ("base64", "parsl", "pickle", "random", "socket", "zmq"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('not the module that was meant')")
     monkeypatch.chdir(tmp_path)
     async with started(ENGINE) as bench:

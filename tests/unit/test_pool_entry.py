@@ -17,15 +17,17 @@ from parsl.executors.high_throughput import probe, process_worker_pool
 from parsl.launchers import MpiExecLauncher
 from parsl.version import VERSION
 
-from globus_compute_endpoint.worker.pool import is_known, probe_without_name
+from globus_compute_endpoint.worker.pool import dialect, is_known, probe_without_name
 from globus_compute_endpoint.worker.shipping import UNFIT, pool_command
 
 SHOW = "import os, sys; print(sys.executable, *sys.argv[1:], 'GLOBUS_COMPUTE_POOL' in os.environ)"
 PARSL = Path(str(process_worker_pool.__file__)).read_text()
 
 
-def run(directory: Path, first_lines: str) -> subprocess.CompletedProcess[str]:
-    """Run a pool's stand-in, which is of no known shape, as a block does."""
+def run(
+    directory: Path, first_lines: str, home: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a pool's stand-in, which is of no known shape, as a block does, in ``home``."""
     program = directory / "process_worker_pool.py"
     program.write_text(f"{first_lines}\n{SHOW}\n")
     program.chmod(0o755)
@@ -38,7 +40,7 @@ def run(directory: Path, first_lines: str) -> subprocess.CompletedProcess[str]:
     script = MpiExecLauncher(debug=True)(command.format().format(), 1, 1, str(directory))
     return subprocess.run(
         ["/bin/bash", "-c", script],
-        cwd=directory,
+        cwd=home or directory,
         env=os.environ | {"PATH": f"{directory}:/usr/bin:/bin", "JOBNAME": "block"},
         capture_output=True,
         text=True,
@@ -110,14 +112,33 @@ def test_both_versions_are_told_where_a_pool_does_not_know_its_options(tmp_path:
     assert f"Install parsl=={VERSION} there" in told
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("ix_sock.send(results_sock.recv())", "ix_sock.send_multipart([b'', results_sock.recv()])"),
+        ("tasks = pickle.loads(pkl_msg)", "tasks, _ = pickle.loads(pkl_msg)"),
+        ("SHUTDOWN_CODE = (2 ** 32) - 2", "SHUTDOWN_CODE = (2 ** 32) - 3"),
+    ],
+)
+def test_a_pool_that_would_pass_on_tasks_or_results_otherwise_is_not_run(old: str, new: str):
+    assert old in PARSL
+    assert dialect(PARSL.replace(old, new)) != dialect(PARSL)
+
+
+def test_a_pool_that_differs_in_nothing_of_this_is_run():
+    assert dialect(PARSL.replace("SHUTDOWN_CODE", "DRAINED_CODE")) == dialect(PARSL)
+
+
 def test_an_option_of_the_sites_own_is_no_matter_of_versions(tmp_path: Path):
     assert unfit(tmp_path, VERSION) == ""
 
 
 def test_files_where_a_block_runs_are_no_modules(tmp_path: Path):
+    home = tmp_path / "home"
+    home.mkdir()
     for name in ("base64", "zlib", "shlex", "runpy", "selectors"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('not the module that was meant')")
-    done = run(tmp_path, f"#!{sys.executable}")
+        (home / f"{name}.py").write_text("raise SystemExit('not the module that was meant')")
+    done = run(tmp_path, f"#!{sys.executable}", home)
     assert f"{sys.executable} --port=1 a b False" in done.stdout.splitlines()
 
 

@@ -12,6 +12,8 @@ a pool of another shape than is known here runs as it is. It imports only what P
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import importlib.util
 import os
 import pickle
 import platform
@@ -26,7 +28,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from multiprocessing import Pipe
+from multiprocessing import Pipe, util
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,8 +60,15 @@ _KNOWN_USED = {
     ("tasks_in_progress", "["),
     ("tasks_in_progress", ".pop"),
 }
+# The lines by which a pool and its workers pass on tasks and results.
+_PASSED_ON = re.compile(
+    r"^.*(?:results_sock\.recv|pickle\.loads|result_package =|\breq\[).*$|\(2 \*\* 32\) - \d+",
+    re.MULTILINE,
+)
 _USAGE = 2  # argparse's exit status
 _PATIENCE = struct.pack("ll", 30, 0)  # a struct timeval: seconds and microseconds
+# Before a new Python imports anything: files which lie where the job runs are no modules.
+_NO_FILES = "import sys; sys.path[:] = [each for each in sys.path if each]; "
 # In a worker, where nobody else could import this module.
 _REVIVE = """
 (lambda module: (exec(source, module.__dict__), module.Channel(connection))[1])(
@@ -67,16 +76,20 @@ _REVIVE = """
 """.strip()
 
 
-def main(source: str, wanted: str, unfit: str) -> None:
+def main(source: str, wanted: str, spoken: str, unfit: str) -> None:
     """Run the pool, of which ``sys.argv[1:]`` is the command; ``source`` is this module's own.
 
-    ``wanted`` is the endpoint's Parsl. Where the pool does not know its options, that is said in a
-    line which begins with ``unfit``.
+    ``wanted`` is the endpoint's Parsl, and ``spoken`` its ``dialect``. Where the pool has another,
+    or does not know its options, that is said in a line which begins with ``unfit``.
     """
     program = sys.argv[1]
     del sys.argv[0]
     sys.path.insert(0, str(Path(program).parent))
-    if is_known(Path(program).read_text()):
+    keep_files_from_workers()
+    text = Path(program).read_text()
+    if dialect(text) != spoken and _tell_versions(wanted, unfit):
+        sys.exit(_USAGE)  # it would run tasks whose results nobody gets
+    if is_known(text):
         from parsl.multiprocessing import SpawnContext
 
         Dispatcher(source).stand_in(SpawnContext)
@@ -97,17 +110,45 @@ def main(source: str, wanted: str, unfit: str) -> None:
         raise
 
 
-def _tell_versions(wanted: str, unfit: str) -> None:
-    from parsl.version import VERSION
+def dialect(text: str) -> str:
+    """Return a short mark of how the pool of this text passes on tasks and results."""
+    lines = {each.strip() for each in _PASSED_ON.findall(text)}
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
-    if wanted == VERSION:
-        return  # an option of the site's own
+
+def _tell_versions(wanted: str, unfit: str) -> bool:
+    """Say that there is another Parsl than the endpoint's, if so."""
+    found = importlib.util.find_spec("parsl")
+    if found is None or found.origin is None:
+        return False  # a program of the site's own, which may lead to Parsl
+    # Importing Parsl takes a second, and may fail.
+    version = runpy.run_path(str(Path(found.origin).with_name("version.py")))["VERSION"]
+    if version == wanted:
+        return False  # an option of the site's own
     told = (
-        f"{unfit} its Parsl is {VERSION} (Python {platform.python_version()}, {sys.executable}),"
-        f" and the endpoint's is {wanted}, whose options it does not know. Install"
+        f"{unfit} its Parsl is {version} (Python {platform.python_version()}, {sys.executable}),"
+        f" and the endpoint's is {wanted}, whose options or messages it does not know. Install"
         f" parsl=={wanted} there, or choose another in worker_init."
     )
     print(told, file=sys.stderr)  # noqa: T201  (as above)
+    return True
+
+
+def keep_files_from_workers() -> None:
+    """Have what the pool spawns import nothing from where the job runs.
+
+    A new Python looks there until it has got the pool's own path: a worker would die of a file
+    socket.py as soon as it is started, and the pool start another one, for ever.
+    """
+    spawn: Any = util.spawnv_passfds
+
+    def spawn_without_files(path: Any, arguments: list[Any], descriptors: Any) -> Any:
+        code = arguments.index("-c") + 1
+        without = [*arguments[:code], _NO_FILES + arguments[code], *arguments[code + 1 :]]
+        return spawn(path, without, descriptors)
+
+    replaced: Any = util
+    replaced.spawnv_passfds = spawn_without_files
 
 
 def probe_without_name() -> None:

@@ -21,11 +21,11 @@ _RUN = (
 )
 
 
-def main(source: str, wanted: str, unfit: str) -> None:
+def main(source: str, wanted: str, spoken: str, unfit: str) -> None:
     """Become Parsl's worker pool, with its arguments, by way of the ``source`` of our module.
 
-    ``wanted`` is the endpoint's version of Parsl; ``unfit`` begins the line which says that no
-    block can do with this environment.
+    ``wanted`` is the endpoint's version of Parsl, ``spoken`` marks how its pool passes on tasks and
+    results; ``unfit`` begins the line which says that no block can do with this environment.
     """
     if os.getpid() == 1:
         _stay_as_init()
@@ -41,7 +41,7 @@ def main(source: str, wanted: str, unfit: str) -> None:
     if python:
         os.environ[_VARIABLE] = source
         try:
-            run = f"{_RUN}{wanted!r}, {unfit!r})"
+            run = f"{_RUN}{wanted!r}, {spoken!r}, {unfit!r})"
             os.execvp(python[0], [*python, "-c", run, *arguments])  # noqa: S606  (no shell, as meant)
         except OSError:
             del os.environ[_VARIABLE]

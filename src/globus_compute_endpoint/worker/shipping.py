@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from parsl.executors import high_throughput
 from parsl.version import VERSION as PARSL_VERSION
 
 from globus_compute_endpoint.worker import bytecode, leftovers, nodes, pool, pool_entry, task
@@ -67,7 +68,12 @@ def pool_program() -> str:
     """Return a Python program which stands for ``process_worker_pool.py``."""
     entry = Path(pool_entry.__file__).read_text()
     source = _joined(leftovers, nodes, pool)
-    return f"{entry}\nmain({source!r}, {PARSL_VERSION!r}, {UNFIT!r})\n"
+    return f"{entry}\nmain({source!r}, {PARSL_VERSION!r}, {_spoken()!r}, {UNFIT!r})\n"
+
+
+def _spoken() -> str:
+    program = Path(high_throughput.__file__).with_name("process_worker_pool.py")
+    return pool.dialect(program.read_text())
 
 
 def pool_command() -> str:
