@@ -13,6 +13,12 @@ from endpoint.personal import Person
 pytestmark = pytest.mark.timeout(120)
 
 CONFIG = "engine: {type: ProcessPoolEngine, max_workers: 1}\nheartbeat_period: 1\n"
+# Two at once might both make the SDK's file of tokens.
+FIRST = """
+from globus_compute_sdk import Client
+Client()
+print("null")
+"""
 WORK = """
 import sys
 from globus_compute_sdk import Executor
@@ -49,6 +55,7 @@ def test_an_endpoint_from_its_first_day_to_its_stop(site: Person) -> None:
     site.configure("mine", CONFIG)
     assert shown(site, exit_status=3)["state"] == "Initialized"
     endpoint_id = site.told("start", "mine").split()[-1]
+    site.research(FIRST, endpoint_id)
     command = [sys.executable, "-c", WORK, endpoint_id]
     with subprocess.Popen(command, env=site.environment, cwd=site.home) as researcher:
         told = site.research(LOOK, endpoint_id)

@@ -244,7 +244,15 @@ def test_a_queue_that_was_deleted_is_made_again(alice: Researcher, missing: str)
     if missing == "tasks":
         alice.submit(registration["endpoint_id"], function, [payload("kept")], task_group_id=group)
     with echoing(registration):
+        wait_for(lambda: queue in queues())
         assert list(results_of(alice, group, 1).values()) == [("kept",)]
+
+
+def queues() -> list[str]:
+    command = ["rabbitmqctl", "-q", "-p", "globus-compute", "list_queues", "name"]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=60
+    ).stdout.split()
 
 
 def test_ids_are_not_guessable_from_one_another(alice: Researcher) -> None:

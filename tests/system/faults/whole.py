@@ -64,6 +64,6 @@ WHOLE_FAULTS = [
     Fault("package installed again", _reinstall).only_in_soaks(),  # see test_upgrade
     Fault("systemctl stop, then start", _stop, _start, explains=CUT_SHORT),
     Fault("reboot of the login node", _reboot, explains=CUT_SHORT).only_in_soaks(),
-    Fault("power loss of the login node", _power_loss, explains=CUT_SHORT),
+    Fault("power loss of the login node", _power_loss, explains=CUT_SHORT).only_in_soaks(),
     *map(_hang, PARTS),
 ]
