@@ -3,14 +3,18 @@
 
 import ast
 import base64
+import socket
 import subprocess
 import sys
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from globus_compute_endpoint.engines.marks import read_marks
 from globus_compute_endpoint.worker import task as worker
 from globus_compute_endpoint.worker.shipping import payload, pool_command
 from support.tasks import packed_task, read_result, value_of
@@ -120,3 +124,23 @@ def test_results_tell_where_they_were_made():
         "execution-start",
         "execution-end",
     ]
+
+
+def test_threads_which_begin_at_once_mark_in_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    host = socket.gethostname()
+
+    def slow() -> str:
+        time.sleep(0.05)  # long enough for the other thread to come by
+        return host
+
+    monkeypatch.setattr(socket, "gethostname", slow)
+    worker._marks_file.cache_clear()
+    context = CONTEXT | {"marks": str(tmp_path)}
+    ids = [str(uuid4()) for _ in range(2)]
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda each: worker.execute(each, b"", context), ids))
+    worker._marks_file.cache_clear()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert read_marks(tmp_path) == set(ids)

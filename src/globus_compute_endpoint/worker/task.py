@@ -27,6 +27,8 @@ RESULT_LIMIT = 10 * 1024 * 1024  # characters of a serialized result
 MESSAGE_LIMIT = 15 * 1024 * 1024  # bytes: brokers take 16 MiB, unless they are told otherwise
 TEXT_LIMIT = 100_000  # characters of a traceback
 
+_marks_lock = threading.Lock()
+
 
 class NeedsProcess(Exception):
     """The task changes its process's directory: it must not run beside others in a thread."""
@@ -221,20 +223,23 @@ def _mark(line: str, context: dict[str, Any]) -> None:
     directory = context.get("marks")
     if not directory:
         return
-    where = (directory, bool(context.get("marks_sync")), os.getpid())
     try:
-        try:
-            descriptor, opened = _marks_file(*where)
-            is_ours = os.path.samestat(os.fstat(descriptor), opened)
-        except OSError:
-            is_ours = False
-        if not is_ours:
-            # A task may close all descriptors there are, and its own file may have this number.
-            _marks_file.cache_clear()
-            descriptor, _ = _marks_file(*where)
+        # One file for all threads, or a mark and its withdrawal are in two.
+        with _marks_lock:
+            descriptor = _open_marks_file(directory, bool(context.get("marks_sync")), os.getpid())
         os.write(descriptor, line.encode())
     except OSError as error:
         context["unmarked"] = f"{directory}: {error.strerror}"
+
+
+def _open_marks_file(directory: str, sync: bool, pid: int) -> int:
+    with contextlib.suppress(OSError):
+        descriptor, opened = _marks_file(directory, sync, pid)
+        if os.path.samestat(os.fstat(descriptor), opened):
+            return descriptor
+    # A task may close all descriptors there are, and its own file may have this number.
+    _marks_file.cache_clear()
+    return _marks_file(directory, sync, pid)[0]
 
 
 @functools.lru_cache(maxsize=4)
