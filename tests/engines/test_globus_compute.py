@@ -225,8 +225,9 @@ async def test_a_pause_keeps_tasks_from_workers(started: Started):
 async def test_a_dead_block_is_replaced(started: Started):
     async with started(ENGINE | {"heartbeat_period": 1, "heartbeat_threshold": 4}) as bench:
         pool = await bench.value(pool_pid)
+        bench.begun.clear()
         running = bench.submit(nap, 60)
-        await asyncio.sleep(0.5)
+        await until_begun(bench, 1)
         os.kill(pool, signal.SIGKILL)
         code, text = error_in(read_result(await asyncio.wait_for(running, 30)))
         assert code == "WorkerLost"

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from engines.conftest import Started, error_in
 from globus_compute_endpoint.config.engines import EngineConfig
 from support.tasks import read_result
+from support.waiting import until
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
 
@@ -219,8 +220,7 @@ async def test_stopping_leaves_no_process(started: Started, options: dict[str, A
     async with started(options) as bench:
         await bench.value(ShellFunction("true"))
         left = bench.submit(ShellFunction("exec sleep 301"))
-        await asyncio.sleep(0.5)
-        assert sleepers()
+        await asyncio.to_thread(until, sleepers)
         assert not left.done()
     assert not sleepers()
     assert not psutil.Process().children()
@@ -244,8 +244,11 @@ async def test_shell_functions_on_threads_have_processes_of_their_own(started: S
 async def test_no_worker_thread_outlives_its_tasks(started: Started):
     async with started(THREADS) as bench:
         await bench.value(add, 1, 1)
-    await asyncio.sleep(0.1)
-    assert not [each for each in threading.enumerate() if each.name.startswith("task")]
+
+    def gone() -> bool:
+        return not [each for each in threading.enumerate() if each.name.startswith("task")]
+
+    await asyncio.to_thread(until, gone)
 
 
 async def test_a_malformed_body_is_told(started: Started):
