@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -123,7 +124,11 @@ async def test_a_slow_block_is_not_let_go_while_a_task_waits(started: Started, t
         assert len([each for each in files if each.endswith(".sh")]) == 1
 
 
-async def test_only_idle_blocks_are_let_go(started: Started):
+def unanswered(jobs: list[str]) -> list[bool]:
+    raise subprocess.TimeoutExpired("scancel", 10)
+
+
+async def test_only_idle_blocks_are_let_go(started: Started, monkeypatch: pytest.MonkeyPatch):
     options = engine(init_blocks=2, max_blocks=2)
     async with started(options | {"job_status_kwargs": {"strategy_period": 60}}) as bench:
         busy = await bench.value(nap, 0), bench.submit(nap, 2)
@@ -131,6 +136,11 @@ async def test_only_idle_blocks_are_let_go(started: Started):
         assert isinstance(engine_, GlobusComputeEngine)
         assert engine_._life is not None
         executor = engine_._life.executor
+        with monkeypatch.context() as patch:
+            patch.setattr(executor.provider, "cancel", unanswered)
+            with pytest.raises(subprocess.TimeoutExpired):
+                await asyncio.to_thread(executor.scale_in_facade, 2)
+        assert all(each["active"] for each in executor.connected_managers())
         let_go = await asyncio.to_thread(executor.scale_in_facade, 2)
         assert len(let_go) == 1
         assert isinstance(value_of(await busy[1]), int)

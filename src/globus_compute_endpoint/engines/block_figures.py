@@ -55,6 +55,11 @@ class BlockFigures:
             jobs.append(_figures(block, job_id, seen[block], pools[block]))
         self._seen, self._jobs = seen, jobs
 
+    @property
+    def has_pools(self) -> bool:
+        """Whether there were workers at the last look."""
+        return any(each.pools for each in self._jobs)
+
     def tell(self, executor: Any, engine: str, tasks: int) -> EngineFigures:
         """Return figures for an engine with so many ``tasks`` which are not done."""
         provider = executor.provider

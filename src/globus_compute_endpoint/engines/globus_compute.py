@@ -143,9 +143,11 @@ class GlobusComputeEngine(Engine):
 
     async def stop(self) -> None:
         self.abandon()
-        for each in (self._starting, self._sorting, self._cancelling):
-            if each is not None:
-                each.cancel()
+        begun = [each for each in (self._starting, self._sorting, self._cancelling) if each]
+        for each in begun:
+            each.cancel()
+        if begun:
+            await asyncio.wait(begun)  # one may just have made a life, or be ending it
         if self._life is not None:
             await self._life.stop()
         if self._burials:
@@ -262,7 +264,7 @@ class GlobusComputeEngine(Engine):
 
     def _lost(self, life: ExecutorLife, reason: str, can_be_helped: bool) -> None:
         """Give up an executor: its tasks are tried again where that is allowed, else fail."""
-        if self.abandoned:
+        if self.abandoned or life is not self._life:
             return
         self._life = None
         self._bury(life)
@@ -284,6 +286,8 @@ class GlobusComputeEngine(Engine):
                 lost = list(self._lost_ones)
                 await self._starts.read()
                 told = await self._tell_blocks(lost)
+                if self.abandoned:
+                    return
                 for task_id in lost:  # till now, a new executor would not have been sent them
                     loss, _ = self._lost_ones.pop(task_id)
                     task = self._tasks.get(task_id)
@@ -345,7 +349,9 @@ class GlobusComputeEngine(Engine):
     def _try_again(self, task: TaskRequest, reason: str) -> None:
         del self._tasks[task.task_id]
         again = self.try_again(task, reason)
-        if again is not None and not self.paused:
+        if again is None:
+            self._starts.forget(task.task_id)
+        elif not self.paused:
             self.submit(again)
         self._note_busy()
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
+import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
@@ -43,6 +46,7 @@ _SOON = 1.0
 _COMMAND_TIMEOUT = 10.0  # for a question to the interchange
 _SEND_TIMEOUT_MS = 1000  # a send blocks only where there is no interchange
 _LOOK_TIMEOUT = 20.0  # a task that was lost is answered then, whatever the scheduler does
+_FAILING_PAUSE = 60.0  # between new blocks, where the last few have failed and others work
 
 
 class ExecutorLife:
@@ -85,6 +89,8 @@ class ExecutorLife:
         self._wake = asyncio.Event()
         self._look_wanted: list[asyncio.Future[None]] = []
         self._scaling: asyncio.Task[None] | None = None
+        self._no_more_before = 0.0  # more blocks
+        self._looking = threading.Lock()  # a look may outlive the patience with it
         self._pidfd: int | None = None
         self._over = False
 
@@ -101,6 +107,7 @@ class ExecutorLife:
         executor.run_id = self._run
         executor.provider.script_dir = str(scripts)
         executor.scale_in = partial(scale_in, executor)
+        executor._launch_block = partial(self._launch, executor._launch_block)
         if runs_batch_jobs(executor.provider):
             self._gate = JobGate(executor.provider, self._jobs, scripts, self._job_name)
         if self._containers is not None:
@@ -167,9 +174,11 @@ class ExecutorLife:
         # Without this the result thread may wait for an interchange which is away.
         executor._executor_bad_state.set()
         shutdown = partial(executor.shutdown, timeout=3)
-        steps: list[Callable[[], object]] = [self._cancel_blocks, shutdown, self._kill_stragglers]
+        steps: list[Callable[[], object]] = [self._await_look, self._cancel_blocks]
         if self._containers is not None:
-            steps[1:1] = [self._await_containers]
+            steps += [self._await_containers]
+        steps += [shutdown, self._kill_stragglers]
+        if self._containers is not None:
             steps += [self._containers.remove]
         for what in steps:
             try:
@@ -199,8 +208,10 @@ class ExecutorLife:
                 self._die("Parsl's interchange process does not answer.", can_be_helped=True)
                 return
             if reason := await self._hopeless():
-                self._die(reason, can_be_helped=False)
-                return
+                if not self._figures.has_pools:
+                    self._die(reason, can_be_helped=False)
+                    return
+                self._make_do(reason)
             await self._on_look()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._pause())
@@ -218,15 +229,37 @@ class ExecutorLife:
             return min(self._period, _SOON)
         return self._period
 
+    def _make_do(self, reason: str) -> None:
+        """Go on with the blocks that work; others are hardly asked for."""
+        if time.monotonic() >= self._no_more_before:
+            self._no_more_before = time.monotonic() + _FAILING_PAUSE
+            pause = f"{_FAILING_PAUSE:.0f} s"
+            log.error("More blocks are asked for each %s only, as they fail: %s", pause, reason)
+
     def _look(self, *, at_once: bool) -> None:
-        self._watch.look(at_once=at_once)
-        if self._paused:
-            self._hold_tasks()
-            return
-        self._strategy.strategize([self.executor])
-        if self._gate is not None:
-            self._gate.ended(self._ended_jobs())
-        self._figures.look(self.executor)
+        if not self._looking.acquire(blocking=False):
+            raise BlockingIOError(errno.EAGAIN, "the last look still goes on")
+        try:
+            self._watch.look(at_once=at_once)
+            if self._paused:
+                self._hold_tasks()
+                return
+            if time.monotonic() >= self._no_more_before:
+                self._strategy.strategize([self.executor])
+            if self._gate is not None:
+                self._gate.ended(self._ended_jobs())
+            self._figures.look(self.executor)
+        finally:
+            self._looking.release()
+
+    def _launch(self, launch: Callable[[str], Any], block: str) -> Any:
+        """Start a block, unless the executor is given up: nobody would cancel it any more."""
+        if not self._over:
+            job = launch(block)
+            if not self._over:
+                return job
+            self._cancel([job])
+        raise RuntimeError("the executor is being stopped")
 
     def _hold_tasks(self) -> None:
         executor = self.executor
@@ -278,18 +311,22 @@ class ExecutorLife:
             os.close(self._pidfd)
             self._pidfd = None
 
+    def _await_look(self) -> None:
+        """Wait for the one which goes on: it may be about to start a block. There is none after."""
+        self._looking.acquire(timeout=_STOP_TIMEOUT / 3)
+
     def _cancel_blocks(self) -> None:
         # Not by scale_in, which asks the interchange, and may wait for it.
         executor = self.executor
         ended = self._ended_jobs()
-        jobs = [job for job in executor.blocks_to_job_id.values() if job not in ended]
-        if jobs:
-            cancelled = executor.provider.cancel(jobs)
-            ended += [
-                job for job, is_cancelled in zip(jobs, cancelled, strict=True) if is_cancelled
-            ]
+        self._cancel([job for job in executor.blocks_to_job_id.values() if job not in ended])
         if self._gate is not None:
             self._gate.ended(ended)
+
+    def _cancel(self, jobs: list[Any]) -> None:
+        cancelled = self.executor.provider.cancel(jobs) if jobs else []
+        if self._gate is not None:
+            self._gate.ended([job for job, is_gone in zip(jobs, cancelled, strict=True) if is_gone])
 
     def _await_containers(self) -> None:
         """Give the blocks on this machine the time to end their containers in order."""

@@ -35,10 +35,13 @@ def scale_in(executor: Any, blocks: int, max_idletime: float | None = None) -> l
             executor._hold_block(block)
     if not held:
         return []
-    outcome = executor.provider.cancel([executor.blocks_to_job_id[block] for block in held])
-    cancelled = [block for block, is_cancelled in zip(held, outcome, strict=True) if is_cancelled]
-    if kept := sorted(set(held) - set(cancelled)):
-        executor.command_client.run((RESUME_BLOCKS, kept))
+    cancelled: list[str] = []
+    try:
+        outcome = executor.provider.cancel([executor.blocks_to_job_id[block] for block in held])
+        cancelled += [block for block, is_gone in zip(held, outcome, strict=True) if is_gone]
+    finally:
+        if kept := sorted(set(held) - set(cancelled)):
+            executor.command_client.run((RESUME_BLOCKS, kept))
     return cancelled
 
 
