@@ -37,6 +37,17 @@ def nap(seconds: float) -> str:
     return "rested"
 
 
+def terminated() -> int | None:
+    import multiprocessing
+    import time
+
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
+    process.start()
+    process.terminate()
+    process.join(10)
+    return process.exitcode
+
+
 def fail() -> None:
     raise ValueError("the moon is not made of cheese")
 
@@ -85,6 +96,14 @@ def test_a_task_goes_round(harness: Harness, template: str):
     assert harness.process is not None
     title = Path(f"/proc/{harness.process.pid}/cmdline").read_text()
     assert title.startswith(f"Globus Compute Endpoint ({harness.endpoint_id}, {harness.name})")
+
+
+@both
+def test_what_a_task_forks_ends_by_sigterm_alone(harness: Harness, template: str):
+    """It inherits the handlers of the process, and where those write into its event loop."""
+    harness.start(template)
+    assert value(harness, harness.submit(terminated)) == -signal.SIGTERM
+    assert value(harness, harness.submit(add, 1, 2)) == 3
 
 
 @both

@@ -92,6 +92,20 @@ def in_processes() -> int:
         return sum(pool.map(abs, [-1, -2, -3]))
 
 
+def terminated_at_once() -> set[int | None]:
+    import multiprocessing
+    import time
+
+    ends = set()
+    for _ in range(20):
+        process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
+        process.start()
+        process.terminate()
+        process.join(10)
+        ends.add(process.exitcode)
+    return ends
+
+
 def sleepers() -> list[int]:
     listed = subprocess.run(
         ["pgrep", "-f", "^sleep 301"], capture_output=True, text=True, check=False
@@ -151,6 +165,16 @@ async def test_an_allowlist_needs_code_and_data():
 async def test_processes_can_have_processes(started: Started):
     async with started(PROCESSES) as bench:
         assert await bench.value(in_processes) == 6
+
+
+async def test_sigterm_is_for_the_processes_of_a_task(started: Started):
+    """Else multiprocessing waits for ever for those which it ends."""
+    async with started(PROCESSES) as bench:
+        assert await bench.value(terminated_at_once) == {-signal.SIGTERM}
+        worker = await bench.value(pid)
+        os.kill(worker, signal.SIGTERM)
+        assert await bench.value(nap, 0.1) == "rested"
+        assert not bench.lost
 
 
 async def test_a_task_cannot_move_the_next_ones(started: Started, tmp_path: Path):

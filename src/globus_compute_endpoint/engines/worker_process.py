@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from setproctitle import setproctitle
 
+from globus_compute_endpoint.host.forks import default_in_forks
 from globus_compute_endpoint.worker import task as worker
 
 __all__ = ["WorkerProcess", "begin"]
@@ -192,7 +193,8 @@ def _become_worker(conversation: socket.socket, title: str) -> None:
         signal.signal(number, signal.SIG_DFL)
     # A stop of the whole scope signals all at once: the endpoint decides when workers end. A
     # handler, not SIG_IGN, since programs which a task starts would inherit that.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGTERM, _stay)
+    default_in_forks({signal.SIGTERM})
     os.setpgid(0, 0)
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -203,6 +205,10 @@ def _become_worker(conversation: socket.socket, title: str) -> None:
     logging.getLogger().handlers.clear()  # their files are closed; stderr is left
     logging.basicConfig(level=logging.WARNING)
     setproctitle(title)
+
+
+def _stay(_number: int, _frame: object) -> None:
+    pass
 
 
 def _serve(conversation: socket.socket) -> None:

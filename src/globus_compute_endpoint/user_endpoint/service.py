@@ -18,6 +18,7 @@ from globus_compute_endpoint.amqp.queue_info import UserEndpointQueues
 from globus_compute_endpoint.amqp.renewal import Renewal
 from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
 from globus_compute_endpoint.engines.base import Engine, EngineContext, TaskRequest
+from globus_compute_endpoint.host.forks import default_in_forks
 from globus_compute_endpoint.host.paths import JOURNAL_FILE
 from globus_compute_endpoint.overview import Overview, answering_status
 from globus_compute_endpoint.problem import ExitStatus, Problem
@@ -367,6 +368,7 @@ class UserEndpoint:
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self.stop, f"{signal.Signals(number).name} received")
+        default_in_forks(STOP_SIGNALS)  # a task in a thread may fork, and signal what it forked
 
     def _connect(
         self, purpose: str, url: SecretStr, on_up: Callable[[], None] | None = None
