@@ -276,3 +276,28 @@ def test_a_worker_which_dies_tells_its_job(harness: Harness):
     lines = text.splitlines()
     assert "WorkerLost: Task failure due to loss of worker 0 on host" in lines[0]
     assert re.match(rf"It ran in batch job {job} on \S+\. Its standard error is in /", lines[2])
+
+
+def stay_in_pool(path: str) -> None:
+    import os
+    import time
+
+    with open(path, "w") as file:
+        file.write(str(os.getppid()))
+    time.sleep(300)
+
+
+@pytest.mark.long
+def test_a_pool_which_dies_in_a_block_that_goes_on(harness: Harness, tmp_path: Path):
+    harness.start(engine(nodes=2, launcher="SrunLauncher"))
+    paths = [tmp_path / each for each in ("one", "two")]
+    victim, other = (harness.submit(stay_in_pool, str(each)) for each in paths)
+    pool, _ = begun(harness, *paths)
+    (job,) = slurm.jobs("%i")
+    psutil.Process(int(pool)).kill()
+    harness.result(victim, 45)  # its heartbeats would be waited for longer
+    code, text = error_of(harness, victim)
+    assert code == "WorkerLost"
+    assert re.search(rf"^It ran in batch job {job} on \S+, which has not ended", text, re.M), text
+    assert slurm.jobs("%i") == [job]
+    assert other not in harness.results

@@ -28,6 +28,7 @@ from globus_compute_endpoint.engines.block_figures import BlockFigures
 from globus_compute_endpoint.engines.block_watch import BlockWatch
 from globus_compute_endpoint.engines.containers import Containers
 from globus_compute_endpoint.engines.failed_blocks import why_hopeless
+from globus_compute_endpoint.engines.interchange import KEEP_TASKS
 from globus_compute_endpoint.engines.losses import Loss
 from globus_compute_endpoint.engines.marks import Place
 from globus_compute_endpoint.engines.providers import PromptLocalProvider
@@ -263,6 +264,7 @@ class ExecutorLife:
 
     def _hold_tasks(self) -> None:
         executor = self.executor
+        executor.command_client.run(KEEP_TASKS)
         managers = executor.connected_managers()
         while active := [each for each in managers if each["active"]]:
             for each in active:

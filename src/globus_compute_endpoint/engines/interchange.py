@@ -26,6 +26,7 @@ __all__ = [
     "ENDED_BLOCKS",
     "HOLD_IDLE_BLOCKS",
     "HOSTS",
+    "KEEP_TASKS",
     "RESUME_BLOCKS",
     "command",
 ]
@@ -36,7 +37,10 @@ CUT_OFF_MANAGERS = "globus-compute-cut-off-managers"
 HOLD_IDLE_BLOCKS = "globus-compute-hold-idle-blocks"  # answered with those which have no tasks
 RESUME_BLOCKS = "globus-compute-resume-blocks"
 HOSTS = "globus-compute-hosts"  # where managers are
+KEEP_TASKS = "globus-compute-keep-tasks"  # from managers which come later, too
 _GRACE = 1.0  # seconds for results which a block had sent before its end
+# Seconds in which a manager connects again. It does so at once, if it lives.
+_CONNECTING = 20.0
 
 
 def command() -> list[str]:
@@ -45,13 +49,19 @@ def command() -> list[str]:
 
 
 class _AttentiveInterchange(Interchange):
-    """Gives up managers of blocks which have ended, and holds blocks which are to be cancelled."""
+    """Gives up managers which have gone, and holds blocks which are to be cancelled."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        events = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
-        self._monitor = self.manager_sock.get_monitor_socket(events)
+        self._monitor = _monitored(self.manager_sock)
         self._connections: set[int] = set()  # descriptors
+        self._connected: dict[bytes, int] = {}  # managers, and by which
+        self._cut_off: dict[bytes, float] = {}  # managers, and since when
+        self._noted_at = 0.0
+        self._receive_frames = self.manager_sock.recv_multipart
+        sock: Any = self.manager_sock
+        sock.recv_multipart = self._receive_from_manager
+        self._keeps_tasks = False
         self._ended: dict[str, float] = {}  # block, and when to give it up
         self._held: set[str] = set()  # blocks which get no task any more
         self._interesting: set[bytes] = set()  # managers, as Parsl calls those to be looked at
@@ -72,6 +82,8 @@ class _AttentiveInterchange(Interchange):
 
     def process_tasks_to_send(self, interesting_managers: Any, monitoring_radio: Any) -> None:
         self._interesting = interesting_managers
+        if self._keeps_tasks:
+            return
         for name in interesting_managers if self._held else ():
             manager = self._ready_managers.get(name)
             if manager is not None and manager["block_id"] in self._held:
@@ -79,8 +91,12 @@ class _AttentiveInterchange(Interchange):
         super().process_tasks_to_send(interesting_managers, monitoring_radio)
 
     def expire_bad_managers(self, interesting_managers: Any, monitoring_radio: Any) -> None:
-        if self._ended and not self.socks.get(self.manager_sock):
-            self._give_up()
+        now = time.monotonic()
+        if now >= self._noted_at + 1.0:
+            self._noted_at = now
+            self._note_cut_off(now)
+        if not self.socks.get(self.manager_sock):
+            self._give_up(now)
         super().expire_bad_managers(interesting_managers, monitoring_radio)
 
     def _reply(self, request: object) -> object:
@@ -88,17 +104,20 @@ class _AttentiveInterchange(Interchange):
             case (str(name), list(blocks)) if name == ENDED_BLOCKS:
                 due = time.monotonic() + _GRACE
                 self._ended |= {each: self._ended.get(each, due) for each in blocks}
-                return True
             case (str(name), list(blocks)) if name == HOLD_IDLE_BLOCKS:
                 return self._hold_idle(blocks)
             case (str(name), list(blocks)) if name == RESUME_BLOCKS:
                 self._resume(set(blocks))
-                return True
+            case str(name) if name == KEEP_TASKS:
+                self._keeps_tasks = True
             case str(name) if name == CUT_OFF_MANAGERS:
-                return self._cut_off()
+                self._note_cut_off(time.monotonic())
+                return len(self._cut_off)
             case str(name) if name == HOSTS:
                 return self._hosts()
-        return None
+            case _:
+                return None
+        return True
 
     def _hold_idle(self, blocks: list[str]) -> list[str]:
         busy = {each["block_id"] for each in self._ready_managers.values() if each["tasks"]}
@@ -114,11 +133,10 @@ class _AttentiveInterchange(Interchange):
                 manager["active"] = True
                 self._interesting.add(name)
 
-    def _give_up(self) -> None:
-        now = time.monotonic()
+    def _give_up(self, now: float) -> None:
         over = {block for block, due in self._ended.items() if due <= now}
-        for manager in self._ready_managers.values():
-            if manager["block_id"] in over:
+        for name, manager in self._ready_managers.items():
+            if manager["block_id"] in over or self._cut_off.get(name, now) < now - _CONNECTING:
                 manager["last_heartbeat"] = 0.0
         for block in over:
             del self._ended[block]
@@ -127,15 +145,40 @@ class _AttentiveInterchange(Interchange):
     def _hosts(self) -> dict[str, str]:
         return {name.decode(): each["hostname"] for name, each in self._ready_managers.items()}
 
-    def _cut_off(self) -> int:
-        # Which connection is whose is not to be known; some may be no manager's.
+    def _receive_from_manager(self) -> list[bytes]:
+        frames: Any = self._receive_frames(copy=False)
+        self._connected[frames[0].bytes] = frames[0].get(zmq.SRCFD)
+        return [each.bytes for each in frames]
+
+    def _note_cut_off(self, now: float) -> None:
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)
             if event["event"] == zmq.EVENT_ACCEPTED:
                 self._connections.add(event["value"])
             else:
                 self._connections.discard(event["value"])
-        return max(0, len(self._ready_managers) - len(self._connections))
+                for name in [n for n, by in self._connected.items() if by == event["value"]]:
+                    del self._connected[name]  # the next connection may get this number
+        self._connected = {n: by for n, by in self._connected.items() if n in self._ready_managers}
+        self._cut_off = {
+            name: self._cut_off.get(name, now)
+            for name in self._ready_managers
+            if self._connected.get(name) not in self._connections
+        }
+
+
+def _monitored(manager_sock: Any) -> Any:
+    """Return a socket which tells of connections.
+
+    Of as many as may come between two questions: where it takes no more, nothing else is sent or
+    received either, and the port is open to whoever reaches it.
+    """
+    address = "inproc://globus-compute-connections"
+    manager_sock.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+    monitor = manager_sock.context.socket(zmq.PAIR)
+    monitor.set_hwm(0)
+    monitor.connect(address)
+    return monitor
 
 
 def _end_with(parent: int) -> None:
