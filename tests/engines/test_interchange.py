@@ -15,6 +15,7 @@ from engines.test_globus_compute import ENGINE, add, pool_pid
 from engines.test_scaling import engine
 from engines.test_starts import wait_for
 from globus_compute_endpoint.engines.globus_compute import GlobusComputeEngine
+from globus_compute_endpoint.problem import Problem
 from support.tasks import value_of
 from support.waiting import until
 
@@ -62,3 +63,11 @@ async def test_in_a_pause_a_block_which_comes_gets_no_task(started: Started, tmp
         await asyncio.wait_for(bench.engine.quiet(), 10)
         assert value_of(await running) == "open"
         assert not waiting.done()
+
+
+async def test_an_interchange_without_a_port_is_no_riddle(started: Started):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(Problem, match=rf"ended at once .*in use .*:{port}"):
+            async with asyncio.timeout(20), started(ENGINE | {"worker_port": port}):
+                pass

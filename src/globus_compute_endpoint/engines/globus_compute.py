@@ -121,7 +121,7 @@ class GlobusComputeEngine(Engine):
         except Exception as error:
             raise Problem(
                 "HTEX_START",
-                f"Parsl's executor cannot be started: {error}",
+                f"Parsl's executor cannot be started: {str(error) or 'it does not answer'}",
                 f"see the logs in {self._directory_of_runs}",
                 ExitStatus.INTERNAL,
             ) from error

@@ -29,6 +29,7 @@ from globus_compute_endpoint.engines.block_watch import BlockWatch
 from globus_compute_endpoint.engines.containers import Containers
 from globus_compute_endpoint.engines.failed_blocks import why_hopeless
 from globus_compute_endpoint.engines.interchange import KEEP_TASKS
+from globus_compute_endpoint.engines.interchange_start import heed_early_end
 from globus_compute_endpoint.engines.losses import Loss
 from globus_compute_endpoint.engines.marks import Place
 from globus_compute_endpoint.engines.providers import PromptLocalProvider
@@ -114,6 +115,7 @@ class ExecutorLife:
         if self._containers is not None:
             enter = partial(self._containers.enter, executor, self._directory)
             await in_thread(enter, _START_TIMEOUT)
+        heed_early_end(executor)
         os.environ[_MARK] = self._run  # what the engine starts inherits it: see _stragglers
         await in_thread(executor.start, _START_TIMEOUT)
         executor.outgoing_q.zmq_socket.setsockopt(zmq.SNDTIMEO, _SEND_TIMEOUT_MS)

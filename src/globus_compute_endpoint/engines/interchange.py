@@ -8,6 +8,7 @@ Parsl's own outlives whoever has started it, and learns of a block's end by its 
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import select
@@ -38,6 +39,8 @@ HOLD_IDLE_BLOCKS = "globus-compute-hold-idle-blocks"  # answered with those whic
 RESUME_BLOCKS = "globus-compute-resume-blocks"
 HOSTS = "globus-compute-hosts"  # where managers are
 KEEP_TASKS = "globus-compute-keep-tasks"  # from managers which come later, too
+log = logging.getLogger(Interchange.__module__)  # which Parsl writes to interchange.log
+
 _GRACE = 1.0  # seconds for results which a block had sent before its end
 # Seconds in which a manager connects again. It does so at once, if it lives.
 _CONNECTING = 20.0
@@ -198,7 +201,13 @@ def _end_with(parent: int) -> None:
 def _main() -> None:
     _end_with(int(sys.argv[1]))
     setproctitle("parsl: HTEX interchange")
-    _AttentiveInterchange(**pickle.load(sys.stdin.buffer)).start()  # noqa: S301  (our parent's)
+    options = pickle.load(sys.stdin.buffer)  # noqa: S301  (our parent's)
+    try:
+        interchange = _AttentiveInterchange(**options)
+    except Exception:
+        log.exception("The interchange cannot be started")  # our parent reads the last line
+        raise
+    interchange.start()
 
 
 if __name__ == "__main__":
