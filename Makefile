@@ -27,7 +27,7 @@ test-long: ## the long tests, a virtual machine's among them: 25 to 40 minutes; 
 	@tools/prepare machine
 	@tools/prepare packages
 	@tools/build-debs >/dev/null
-	@$(PYTHON) tests/run.py --suites long endpoint-long clusters-long services-long system-long -- $(ARGS)
+	@$(PYTHON) tests/run.py --suites long endpoint-long engines-long clusters-long services-long system-long -- $(ARGS)
 
 soak: ## faults of chance on a site under load, MINUTES=20 of them (SEED=… as before); as root
 	@tools/prepare hosts

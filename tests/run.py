@@ -292,6 +292,12 @@ LONG_SUITES = [
         only_long(run_in_host("rabbitmq-server", peer=True)),
     ),
     Suite(
+        "engines-long",
+        "tests/engines",
+        3 * MINUTE,
+        only_long(run_in_host(user="researcher", peer=True)),
+    ),
+    Suite(
         "clusters-long",
         "tests/clusters",
         15 * MINUTE,

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from engines.conftest import Started
-from engines.test_globus_compute import pool_pid
+from engines.test_globus_compute import ENGINE, pool_pid
 from engines.test_scaling import engine
 from engines.test_starts import wait_for
 from globus_compute_endpoint.engines.providers import PromptLocalProvider
@@ -65,3 +65,12 @@ async def test_no_block_is_left_which_was_started_while_the_engine_stopped(
         await asyncio.to_thread(begun.wait)
     await asyncio.to_thread(done.wait)
     assert not processes(tmp_path)
+
+
+@pytest.mark.long
+async def test_workers_which_end_at_once_are_given_up(started: Started):
+    too_many = {"cpu_affinity": "list:0:0:0", "heartbeat_period": 1}  # for two workers
+    async with started(ENGINE | too_many) as bench:
+        code, text = await bench.error(pool_pid)
+        assert code == "WorkerLost"
+        assert "its workers end as soon as they are started: ValueError: Affinity list" in text

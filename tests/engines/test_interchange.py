@@ -33,6 +33,7 @@ def connect_often(port: int) -> None:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
 
 
+@pytest.mark.long
 async def test_connections_of_strangers_stop_nothing(started: Started):
     later = {"strategy_period": 30}  # than all is over
     options = ENGINE | {"encrypted": False, "job_status_kwargs": later}
@@ -44,6 +45,7 @@ async def test_connections_of_strangers_stop_nothing(started: Started):
         assert len(await asyncio.to_thread(executor.connected_managers)) == 1
 
 
+@pytest.mark.long
 async def test_in_a_pause_a_block_which_comes_gets_no_task(started: Started, tmp_path: Path):
     options = engine(init_blocks=0, max_blocks=2)
     later, gate = tmp_path / "later", tmp_path / "gate"

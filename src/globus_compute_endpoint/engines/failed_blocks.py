@@ -18,6 +18,7 @@ __all__ = ["why_hopeless"]
 
 _FAILED_BLOCKS = 3  # so many in a row which never served anyone are given up
 _SHOWN = 2000
+_CUT_SHORT = (JobState.CANCELLED, JobState.SCALED_IN, JobState.TIMEOUT)
 
 
 def why_hopeless(
@@ -33,14 +34,14 @@ def why_hopeless(
         if states[block].state in TERMINAL_STATES and not is_away(states[block].message)
     ]
     last = ended[-_FAILED_BLOCKS:]
-    # MISSING: it never connected. One that did was of use, however it ended.
-    if not last or last[-1][1].state != JobState.MISSING:
+    if not last or last[-1][1].state in _CUT_SHORT:
         return None
     block, newest = last[-1]
     report = watch.tell(Place("", block))
     stderr = (newest.stderr_summary or "").strip() or _stderr(report)
     if unfit := [line for line in stderr.splitlines() if line.startswith(UNFIT)]:
         return unfit[-1]
+    # MISSING: it never connected. One that did was of use, however it ended.
     if len(last) < _FAILED_BLOCKS or any(each.state != JobState.MISSING for _, each in last):
         return None
     told = newest.message or f"exit status {newest.exit_code}"

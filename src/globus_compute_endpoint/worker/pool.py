@@ -66,6 +66,7 @@ _PASSED_ON = re.compile(
     re.MULTILINE,
 )
 _USAGE = 2  # argparse's exit status
+_FRUITLESS = 3  # times that all workers may end before one of them has asked for a task
 _PATIENCE = struct.pack("ll", 30, 0)  # a struct timeval: seconds and microseconds
 # Before a new Python imports anything: files which lie where the job runs are no modules.
 _NO_FILES = "import sys; sys.path[:] = [each for each in sys.path if each]; "
@@ -92,7 +93,7 @@ def main(source: str, wanted: str, spoken: str, unfit: str) -> None:
     if is_known(text):
         from parsl.multiprocessing import SpawnContext
 
-        Dispatcher(source).stand_in(SpawnContext)
+        Dispatcher(source, partial(_give_up, unfit)).stand_in(SpawnContext)
         probe_without_name()
         if "--enable_mpi_mode" in sys.argv:
             from parsl.executors.high_throughput import mpi_resource_management
@@ -174,10 +175,17 @@ def is_known(text: str) -> bool:
 
 
 class Dispatcher:
-    """The pool's ends of the channels. A worker gets a task once it has none."""
+    """The pool's ends of the channels. A worker gets a task once it has none.
 
-    def __init__(self, source: str) -> None:
+    ``give_up`` is called where workers end as soon as they start: Parsl starts others for ever.
+    """
+
+    def __init__(self, source: str, give_up: Callable[[], None]) -> None:
         self._source = source
+        self._give_up = give_up
+        self._open = 0  # workers which have not been heard to end
+        self._most_open = 0
+        self._fruitless = 0  # workers which have ended, since one asked for a task
         self._living = threading.Lock()  # for the workers: held for a moment only
         self._workers: set[_Worker] = set()
         self._lock = threading.Lock()  # for what follows, but for the selector
@@ -205,6 +213,8 @@ class Dispatcher:
             for each in self._workers:  # Parsl has seen one die, perhaps
                 each.hang_up_if_dead()
         with self._lock:
+            self._open += 1
+            self._most_open = max(self._open, self._most_open)
             if self._newest is not None:
                 self._newest.has_started()
             self._newest = worker
@@ -241,6 +251,7 @@ class Dispatcher:
             if worker.pid is None:  # what it says first
                 worker.rank, worker.pid = map(int, said.split())
                 worker.has_started()
+                self._fruitless = 0
                 with self._living:
                     self._workers.add(worker)
             else:
@@ -268,6 +279,11 @@ class Dispatcher:
                 worker.near.close()
             if worker in self._idle:
                 self._idle.remove(worker)
+            self._open -= 1
+            self._fruitless += worker.pid is None
+            enough = self._fruitless >= _FRUITLESS * self._most_open and not self._workers
+        if enough:
+            self._give_up()
         if worker.task is not None:
             answer = partial(self._answer_for, worker.task, worker.rank)
             threading.Thread(target=answer, daemon=True).start()
@@ -279,6 +295,18 @@ class Dispatcher:
                 end_processes(task_id)
         finally:
             self.put_result(_loss(task["task_id"], rank))
+
+
+def _give_up(unfit: str) -> None:
+    """End the pool, and say what its workers have left in their logs."""
+    given = dict(word[2:].partition("=")[::2] for word in sys.argv if word.startswith("--"))
+    told = f"{unfit} its workers end as soon as they are started"
+    with contextlib.suppress(KeyError, OSError, IndexError, ValueError):
+        block = Path(given["logdir"], f"block-{given['block_id']}")
+        newest = max(block.glob("*/worker_*.log"), key=lambda path: path.stat().st_mtime)
+        told += f": {newest.read_text(errors='replace').splitlines()[-1]} (see {newest})"
+    print(told, file=sys.stderr, flush=True)  # noqa: T201  (to the block's standard error)
+    os._exit(1)
 
 
 class _Worker:
