@@ -106,6 +106,20 @@ def terminated_at_once() -> set[int | None]:
     return ends
 
 
+def fork_which(comes: str) -> Any:
+    import os
+    import sys
+
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if comes == "raises":
+        raise RuntimeError("of the fork")
+    if comes == "exits":
+        sys.exit(7)
+    return "the fork's answer"
+
+
 def sleepers() -> list[int]:
     listed = subprocess.run(
         ["pgrep", "-f", "^sleep 301"], capture_output=True, text=True, check=False
@@ -165,6 +179,13 @@ async def test_an_allowlist_needs_code_and_data():
 async def test_processes_can_have_processes(started: Started):
     async with started(PROCESSES) as bench:
         assert await bench.value(in_processes) == 6
+
+
+@both
+async def test_what_a_task_forks_is_no_worker(started: Started, options: dict[str, Any]):
+    async with started(options) as bench:
+        ends = [await bench.value(fork_which, each) for each in ("returns", "raises", "exits")]
+        assert ends == [0, 1, 7]
 
 
 async def test_sigterm_is_for_the_processes_of_a_task(started: Started):

@@ -13,12 +13,13 @@ import functools
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 import traceback
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from globus_compute_endpoint.worker.bytecode import OtherPython, watch_codes
 from globus_compute_endpoint.worker.leftovers import end_processes
@@ -151,18 +152,47 @@ def _run(task_id: str, body: bytes, context: dict[str, Any]) -> str:
             raise NeedsProcess
         if begun := context.get("begun"):
             begun()
-        value = function(*args, **kwargs)
+        value = _call(function, args, kwargs)
     else:
         with _surroundings(task_id, context):
             try:
                 with _deadline(task_id):
-                    value = function(*args, **kwargs)
+                    value = _call(function, args, kwargs)
             except TaskTimeout:
                 end_processes(task_id)
                 raise
             if _has_run_out_of_time(function, value):
                 end_processes(task_id)
     return _serialize(value, context)
+
+
+def _call(function: Any, args: Any, kwargs: Any) -> Any:
+    """Call the function; what it has forked ends here, as a program does at its end.
+
+    Else that would answer for the task, and take further ones, as if it were the worker.
+    """
+    pid = os.getpid()
+    try:
+        value = function(*args, **kwargs)
+    except BaseException as error:
+        if os.getpid() != pid:
+            _exit(error)
+        raise
+    if os.getpid() != pid:
+        _exit(None)
+    return value
+
+
+def _exit(error: BaseException | None) -> NoReturn:
+    status = 0 if error is None else 1
+    try:
+        if isinstance(error, SystemExit):
+            status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        elif error is not None:
+            sys.stderr.write(_traceback(error))
+            sys.stderr.flush()
+    finally:
+        os._exit(status & 0xFF)
 
 
 def _deserialize(task_id: str, body: bytes, context: dict[str, Any]) -> list[Any]:
