@@ -42,7 +42,8 @@ KEEP_TASKS = "globus-compute-keep-tasks"  # from managers which come later, too
 log = logging.getLogger(Interchange.__module__)  # which Parsl writes to interchange.log
 
 _GRACE = 1.0  # seconds for results which a block had sent before its end
-# Seconds in which a manager connects again. It does so at once, if it lives.
+# Seconds in which a manager connects again, at once if it lives, while others of its block are
+# there. Of one without any, the scheduler knows more.
 _CONNECTING = 20.0
 
 
@@ -138,8 +139,11 @@ class _AttentiveInterchange(Interchange):
 
     def _give_up(self, now: float) -> None:
         over = {block for block, due in self._ended.items() if due <= now}
-        for name, manager in self._ready_managers.items():
-            if manager["block_id"] in over or self._cut_off.get(name, now) < now - _CONNECTING:
+        lost = {name for name, since in self._cut_off.items() if since < now - _CONNECTING}
+        ready = self._ready_managers
+        lively = {ready[name]["block_id"] for name in ready.keys() - self._cut_off} if lost else ()
+        for name, manager in ready.items():
+            if manager["block_id"] in over or (name in lost and manager["block_id"] in lively):
                 manager["last_heartbeat"] = 0.0
         for block in over:
             del self._ended[block]
