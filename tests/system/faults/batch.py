@@ -6,23 +6,31 @@ from __future__ import annotations
 import random
 import time
 
+from support.waiting import until
 from system.faults.stage import Fault, Stage
 from system.faults.user_endpoints import LOST
 
 _AWAY = 15.0  # seconds
 
 
+def _jobs(stage: Stage, *options: str) -> list[str]:
+    """What squeue tells of the load's jobs; there may be none for a moment."""
+
+    def listed() -> list[str]:
+        return stage.warm.host.run("squeue", "--noheader", *options).stdout.split()
+
+    return until(listed)
+
+
 def _cancel_jobs(stage: Stage, rng: random.Random) -> None:
-    jobs = stage.warm.host.run("squeue", "--noheader", "--format=%i").stdout.split()
-    stage.warm.host.run("scancel", *jobs)
+    # Some may end by themselves meanwhile, at which scancel fails.
+    stage.warm.host.run("scancel", *_jobs(stage, "--format=%i"), check=False)
 
 
 def _lose_node(stage: Stage, rng: random.Random) -> None:
     """The node of a job goes down, and all that runs there with it."""
-    run = stage.warm.host.run
-    nodes = run("squeue", "--noheader", "--states=running", "--format=%N").stdout.split()
-    node = rng.choice(nodes)
-    run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    node = rng.choice(_jobs(stage, "--states=running", "--format=%N"))
+    stage.warm.host.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
 
 
 def _resume_nodes(stage: Stage) -> None:
