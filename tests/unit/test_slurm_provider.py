@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from parsl.jobs.states import JobState, JobStatus
 
+from globus_compute_endpoint.engines.providers import provider_of
 from globus_compute_endpoint.engines.slurm import TellingSlurmProvider
 
 
@@ -82,8 +83,10 @@ def test_nothing_is_known_while_the_controller_is_away(commands: Commands, err: 
 
 
 def test_a_command_which_does_not_answer_has_failed(commands: Commands):
-    provider = TellingSlurmProvider(cmd_timeout=1)
-    (commands.directory / "squeue").write_text("#!/bin/sh\nexec sleep 5\n")
+    for each in ("sacct", "squeue"):
+        commands.answer(each)
+        (commands.directory / each).write_text("#!/bin/sh\nexec sleep 5\n")
+    provider = provider_of({"type": "SlurmProvider", "cmd_timeout": 1})
     assert states(provider, "7") == [(JobState.PENDING, None)]
 
 

@@ -101,14 +101,15 @@ class GlobusComputeEngine(Engine):
         left = jobs.earlier
         pause = Backoff(1.0, 60.0)
         for _ in range(_CANCELLING_ATTEMPTS):
-            provider = self._make_executor().provider
-            cancel = partial(cancel_jobs, provider, left, jobs.forget)
             with contextlib.suppress(TimeoutError):
-                left = await in_thread(cancel, _CLEANING_TIMEOUT)
+                left = await in_thread(partial(self._cancel, left, jobs), _CLEANING_TIMEOUT)
             if not left:
                 return
             await asyncio.sleep(pause.next())
         log.error("Batch jobs of an earlier life are not cancelled: %s", ", ".join(left))
+
+    def _cancel(self, left: tuple[str, ...], jobs: JobLog) -> tuple[str, ...]:
+        return cancel_jobs(self._make_executor().provider, left, jobs.forget)
 
     async def start(self, context: EngineContext) -> None:
         await super().start(context)
@@ -185,7 +186,7 @@ class GlobusComputeEngine(Engine):
     async def _start_life(self) -> None:
         scaling = self._config.job_status_kwargs
         life = ExecutorLife(
-            self._make_executor(),
+            await in_thread(self._make_executor, _CLEANING_TIMEOUT),
             directory=self._directory_of_runs,
             strategy=self._config.strategy,
             max_idletime=scaling.max_idletime,

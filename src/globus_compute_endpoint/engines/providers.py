@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -35,6 +36,8 @@ class PromptLocalProvider(LocalProvider):
 
     ``groups`` are the process groups of its blocks.
     """
+
+    __signature__ = inspect.signature(LocalProvider)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]  # Parsl leaves it untyped
@@ -84,13 +87,12 @@ def provider_of(options: Mapping[str, Any]) -> Any:
     given = {key: value for key, value in options.items() if key != "type"}
     check_known(kind, given, path)
     check_packages(options["type"], path)
-    provider = call(kind, given, path)
+    provider = call(_OURS.get(kind, kind), given, path)
     if not hasattr(provider, "nodes_per_block"):  # GoogleCloudProvider: HTEX asks for it
         provider.nodes_per_block = 1
     check_sizes(provider, path)
     warn_of_launcher(provider, options)
-    ours = _OURS.get(kind)
-    return provider if ours is None else ours(**given)
+    return provider
 
 
 def _names() -> list[str]:

@@ -8,6 +8,7 @@ for a single job which is forgotten, ``squeue`` fails, and that one runs on for 
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import subprocess
@@ -51,6 +52,7 @@ _ENDS = {
     "REVOKED": (JobState.FAILED, "was revoked"),
     "TIMEOUT": (JobState.TIMEOUT, "reached its time limit"),
 }
+_LOOK_FOR_ACCOUNTING = "sacct -X"  # as Parsl does, whenever it makes a provider
 _UNKNOWN_JOB = "Invalid job id"
 
 
@@ -61,10 +63,21 @@ class TellingSlurmProvider(SlurmProvider):
     ``scheduler_options`` ask for ``--requeue``.
     """
 
+    __signature__ = inspect.signature(SlurmProvider)
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._accounting = self._cmd.startswith("sacct")
         self.scheduler_options = f"#SBATCH --no-requeue\n{self.scheduler_options}"
+
+    def execute_wait(self, cmd: str, timeout: float | None = None) -> Any:
+        try:
+            return super().execute_wait(cmd, timeout)  # type: ignore[no-untyped-call]  # Parsl leaves it untyped
+        except subprocess.TimeoutExpired as error:
+            if cmd != _LOOK_FOR_ACCOUNTING:
+                raise
+            log.warning("Going on as without accounting: %s", error)
+            return 1, "", str(error)
 
     def _status(self) -> None:
         open_jobs = [
