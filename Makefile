@@ -23,7 +23,7 @@ test: ## every test but the long ones, on test hosts with a real systemd; as roo
 	@tools/build-debs >/dev/null
 	@$(PYTHON) tests/run.py --suites $(SUITES) -- $(ARGS)
 
-test-long: ## the long tests, a virtual machine's among them: 25 to 40 minutes; as root
+test-long: ## the long tests, a virtual machine's among them: some 35 minutes, at most 75; as root
 	@tools/prepare machine
 	@tools/prepare packages
 	@tools/build-debs >/dev/null

@@ -171,12 +171,62 @@ def test_addresses_are_text_or_found_by_parsls_functions(monkeypatch: pytest.Mon
             "engine.run_in_sandbox (line 3): ThreadPoolEngine cannot offer it",
         ),
         ("  max_retries_on_system_failure: -1", "engine.max_retries_on_system_failure (line 2)"),
+        ("  max_workers_per_node: '4'", "Parsl does not take it: must be int or null, not '4'"),
     ],
 )
 def test_a_wrong_option_is_told_with_file_key_and_line(text: str, told: str):
     message = refused(f"engine:\n{text}\n")
     assert message.startswith("config.yaml: ")
     assert told in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "max_workers_per_node: 0",
+        "max_workers_per_node: true",
+        "prefetch_capacity: -1",
+        "drain_period: 0",
+        "poll_period: 0",
+        "cores_per_worker: 0",
+        "mem_per_worker: .inf",
+        "cpu_affinity: blok",
+        "cpu_affinity: 'list:0;id'",
+        "available_accelerators: '0,1'",
+        "available_accelerators: [0, 1]",
+        "available_accelerators: [$(id)]",
+        "available_accelerators: -1",
+        "worker_port_range: [50100, 50000]",
+        "heartbeat_threshold: 5",  # LocalProvider's period
+        "label: a; b",
+        "label: ../elsewhere",
+        "address: $(id)",
+        "worker_logdir_root: /scratch/my logs",
+        "manager_selector: RandomManagerSelector",
+    ],
+)
+def test_what_a_block_would_fail_with_or_run_no_task_with_is_refused(text: str):
+    option = text.partition(":")[0]
+    assert f"config.yaml: engine.{option} (line 2): must be" in refused(f"engine:\n  {text}\n")
+
+
+def test_braces_of_a_launch_command_are_parsls():
+    told = refused("engine:\n  launch_cmd: pool {max_workers} ${HOME}\n")
+    assert "engine.launch_cmd (line 2): Parsl has no {max_workers} (did you mean max_w" in told
+    assert "braces of the command's own are doubled" in refused("engine: {launch_cmd: 'pool }'}")
+    assert executor({"launch_cmd": "pool ${{HOME}} {block_id}"})
+
+
+@pytest.mark.parametrize(
+    ("worker", "node"),
+    [("cores_per_worker: 4", "cores_per_node: 2"), ("mem_per_worker: 0.5", "mem_per_node: 0")],
+)
+def test_a_node_without_room_for_a_worker_is_told(worker: str, node: str):
+    told = refused(f"engine:\n  {worker}\n  provider:\n    type: SlurmProvider\n    {node}\n")
+    assert "_per_worker (line 2): is above provider." in told
+    roomy = f"{{{worker}, provider: {{type: SlurmProvider, {node[:-1]}4}}}}"
+    assert executor(yaml.safe_load(roomy)).workers_per_node >= 1
 
 
 def test_start_names_them_before_anything_is_registered(tmp_path: Path):

@@ -104,6 +104,13 @@ def test_a_wrong_walltime_is_told(kind: str):
         ("type: SlurmProvider, walltime: 1-00:00:00", "walltime: must be HH:MM:SS"),
         ("type: SlurmProvider, walltime: UNLIMITED", "walltime: must be HH:MM:SS"),
         ("type: SlurmProvider, walltime: '30'", "walltime: must be HH:MM:SS"),
+        ("type: SlurmProvider, walltime: '00:00:59'", "walltime: must be HH:MM:SS, from a minute"),
+        ("type: SlurmProvider, walltime: null", "from a minute, not None"),
+        ("type: SlurmProvider, clusters: a;id", "clusters: must be a name, not 'a;id'"),
+        ("type: SlurmProvider, partition: p --time=0", "partition: must be one word, or quoted"),
+        ("type: SlurmProvider, qos: 'a b'", "qos: must be one word"),
+        ("type: SlurmProvider, gres: 'gpu:1\"'", "gres: must be one word"),
+        ("type: LSFProvider, project: a -q b", "project: must be one word"),
         ("type: SlurmProvider, mem_per_node: -1", "mem_per_node: must be a number from 0"),
         ("type: SlurmProvider, status_batch_size: 0", "must be a number from 1"),
         ("type: SlurmProvider, regex_job_id: '('", "regex_job_id: is no regular expression"),
@@ -124,6 +131,11 @@ def test_a_wrong_walltime_is_told(kind: str):
 )
 def test_what_parsl_would_stumble_over_is_refused(text: str, told: str):
     assert told in refused(text)
+
+
+def test_a_constraint_may_have_spaces_within_quotes():
+    provider = made("type: SlurmProvider, clusters: 'a,b', constraint: '\"a100 & nvlink\"'")
+    assert '--constraint="a100 & nvlink"\n' in provider.scheduler_options
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)

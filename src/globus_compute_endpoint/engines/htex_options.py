@@ -16,6 +16,11 @@ from globus_compute_endpoint.config.engines import BlocksEngineConfig, GlobusMPI
 from globus_compute_endpoint.config.loading import KeyPath, WrongOption
 from globus_compute_endpoint.engines import interchange
 from globus_compute_endpoint.engines.batch_jobs import correct_cancelling
+from globus_compute_endpoint.engines.executor_options import (
+    check_executor_options,
+    check_heartbeats,
+    check_room,
+)
 from globus_compute_endpoint.engines.mpi_options import (
     REFUSED_BY_MPI,
     MPIBlocksExecutor,
@@ -60,11 +65,12 @@ def executor_factory(config: BlocksEngineConfig) -> Callable[[], Any]:
     for name, reason in (REFUSED | REFUSED_BY_MPI if is_mpi else REFUSED).items():
         if name in given:
             raise WrongOption((*_ENGINE, name), f"cannot be set here: {reason}")
-    if isinstance(given.get("address"), Mapping):
-        given["address"] = _address(given["address"])  # once: it may ask the network
     for name in ("worker_port_range", "interchange_port_range"):
         if isinstance(given.get(name), list):
             given[name] = tuple(given[name])
+    check_executor_options({**given, "label": config.label})
+    if isinstance(given.get("address"), Mapping):
+        given["address"] = _address(given["address"])  # once: it may ask the network
 
     def make() -> Any:
         options = dict(given)
@@ -87,6 +93,8 @@ def executor_factory(config: BlocksEngineConfig) -> Callable[[], Any]:
             executor = call(MPIBlocksExecutor, options, _ENGINE)
         else:
             executor = call(HighThroughputExecutor, options, _ENGINE)
+            check_room(executor)
+        check_heartbeats(executor)
         if "interchange_launch_cmd" not in options:  # MPIExecutor would not take words
             executor.interchange_launch_cmd = interchange.command()
         executor._check_python_mismatch = False  # what we send is source, for any Python

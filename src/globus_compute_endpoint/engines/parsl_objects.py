@@ -65,8 +65,19 @@ def call(function: Callable[..., Any], options: Mapping[str, Any], path: KeyPath
     try:
         return function(**options)
     except (TypeError, ValueError, TypeCheckError, AssertionError, OSError) as error:
-        if named := _ARGUMENT.match(str(error)):
+        text = str(error)
+        if named := _ARGUMENT.match(text):
             path = (*path, named[1])
-        raise WrongOption(path, f"Parsl does not take it: {error}") from error
+            text = _in_one_line(text, options.get(named[1]))
+        raise WrongOption(path, f"Parsl does not take it: {text}") from error
     except Exception as error:  # each provider has exceptions of its own
         raise WrongOption(path, f"{type(error).__name__}: {error}") from error
+
+
+def _in_one_line(text: str, value: object) -> str:
+    """Return what typeguard tells of a value, which has a line for each type that it may have."""
+    first, *kinds = text.splitlines()
+    if not kinds:
+        return first
+    names = [each.strip().split(": ")[0].replace("NoneType", "null") for each in kinds]
+    return f"must be {' or '.join(names)}, not {value!r}"

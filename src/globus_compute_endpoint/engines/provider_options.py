@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -52,18 +53,21 @@ _DIRECTIVES = {
     "TorqueProvider": "#PBS",
 }
 _OF_SEVERAL_LINES = ("worker_init", "scheduler_options")
-_IN_SHELL = ("account", "queue")
-_TEXTS = (*_IN_SHELL, "clusters", "constraint", "gres", "image", "partition", "project", "qos")
+_IN_SHELL = ("account", "clusters", "queue")
+_IN_DIRECTIVES = ("constraint", "gres", "partition", "project", "qos")
+_TEXTS = (*_IN_SHELL, *_IN_DIRECTIVES, "image")
 _WORD = re.compile(r"[\w.@:+/,=%-]+", re.ASCII)
 _HMS = (re.compile(r"\d+:\d{1,2}:\d{1,2}"), "HH:MM:SS")
+# Parsl leaves the seconds out, and 0 is no limit at all to Slurm.
+_FROM_A_MINUTE = (re.compile(r"(?!0+:0?0:)\d+:\d{1,2}:\d{1,2}"), "HH:MM:SS, from a minute")
 _PBS = (re.compile(r"(\d+:){0,3}\d+"), "HH:MM:SS")
 _WALLTIMES = {
     "AWSProvider": _HMS,
     "CondorProvider": _HMS,
     "GridEngineProvider": (re.compile(r"\d+:\d{1,2}:\d{1,2}|\d+"), "HH:MM:SS"),
-    "LSFProvider": (re.compile(r"(?!0+:0?0:)\d+:\d{1,2}:\d{1,2}"), "HH:MM:SS, from a minute"),
+    "LSFProvider": _FROM_A_MINUTE,
     "PBSProProvider": _PBS,
-    "SlurmProvider": _HMS,  # Slurm reads more forms, but Parsl makes minutes of it
+    "SlurmProvider": _FROM_A_MINUTE,  # Slurm reads more forms, but Parsl makes minutes of it
     "TorqueProvider": _PBS,
 }
 _NONE_IS_A_NUMBER = ("cores_per_block", "cores_per_node")
@@ -150,14 +154,24 @@ def _wrong_text(name: str, value: object) -> str | None:
         return "must be a single line"
     if name in _IN_SHELL and not _WORD.fullmatch(value):
         return f"must be a name, not {value!r}"
+    if name in _IN_DIRECTIVES and not _is_one_word(value):
+        return f"must be one word, or quoted within its quotes, not {value!r}"
     return None
+
+
+def _is_one_word(text: str) -> bool:
+    """What follows a word in a scheduler's directive is another option, or its comment."""
+    try:
+        return len(shlex.split(text, comments=True)) <= 1 and text.isprintable()
+    except ValueError:  # no closing quotation
+        return False
 
 
 def _check_walltime(kind: str, value: object, path: KeyPath) -> None:
     form, told = _WALLTIMES[kind]
     if isinstance(value, str) and form.fullmatch(value):
         return
-    hint = "" if isinstance(value, str) else "; YAML takes it for a number unless it is quoted"
+    hint = "" if not isinstance(value, int) else "; YAML takes it for a number unless it is quoted"
     raise WrongOption((*path, "walltime"), f"must be {told}, not {value!r}{hint}")
 
 
