@@ -144,3 +144,37 @@ def test_threads_which_begin_at_once_mark_in_one_file(
     worker._marks_file.cache_clear()
     assert len(list(tmp_path.iterdir())) == 1
     assert read_marks(tmp_path) == set(ids)
+
+
+def test_what_no_message_takes_is_told_in_other_signs():
+    task_id, body = packed_task("st\nf:def f():\n    open('/none/\\udcff')\n")
+    result = read_result(worker.execute(task_id, body, CONTEXT))
+    assert result.error_details is not None
+    assert result.error_details.code == "RemoteExecutionError"
+    assert "No such file or directory: '/none/\\udcff'" in result.data
+    task_id, body = packed_task("st\nf:def f():\n    raise ValueError('\\udcff')\n")
+    result = read_result(worker.execute(task_id, body, CONTEXT))
+    assert result.error_details is not None
+    assert result.error_details.user_message == "ValueError: \\udcff"
+
+
+def test_a_worker_whose_directory_was_removed_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    context = CONTEXT | {"directory": str(place)}
+    here = (
+        "st\nf:def f():\n    import os, shutil\n    here = os.getcwd()\n    {}\n    return here\n"
+    )
+    for then in ("shutil.rmtree(here)", "pass"):
+        task_id, body = packed_task(here.format(then))
+        assert value_of(worker.execute(task_id, body, context)) == str(place)
+
+
+@pytest.mark.parametrize("seconds", ["inf", "1e30", "0", "-1", ""])
+def test_what_is_longer_than_any_timer_is_no_limit(seconds: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GC_TASK_TIMEOUT", seconds)
+    task_id, body = packed_task("st\nf:def f():\n    return 1\n")
+    assert value_of(worker.execute(task_id, body, CONTEXT)) == 1

@@ -111,6 +111,7 @@ def failure(
     from globus_compute_common.messagepack import pack
     from globus_compute_common.messagepack.message_types import Result, ResultErrorDetails
 
+    text = _utf8(text)
     if len(text) > TEXT_LIMIT:
         half = TEXT_LIMIT // 2
         text = f"{text[:half]}\n[… {len(text) - TEXT_LIMIT} characters left out …]\n{text[-half:]}"
@@ -119,12 +120,17 @@ def failure(
             task_id=uuid.UUID(task_id),
             data=text,
             error_details=ResultErrorDetails(
-                code=code, user_message=user_message or text.splitlines()[0]
+                code=code, user_message=_utf8(user_message or text.splitlines()[0])
             ),
             details=details(context),
             task_statuses=_transitions(context, started),
         )
     )
+
+
+def _utf8(text: str) -> str:
+    # A file's name may hold bytes of another encoding, as lone surrogates: no message takes these.
+    return text.encode(errors="backslashreplace").decode()
 
 
 def details(context: dict[str, Any]) -> dict[str, Any]:
@@ -302,7 +308,10 @@ def _has_run_out_of_time(function: Any, value: Any) -> bool:
 @contextlib.contextmanager
 def _surroundings(task_id: str, context: dict[str, Any]) -> Iterator[None]:
     """Give the task its variables and directory, and take them back."""
-    before = os.getcwd()  # noqa: PTH109  (several times quicker than Path, and for each task)
+    try:
+        before = os.getcwd()  # noqa: PTH109  (several times quicker than Path, and for each task)
+    except FileNotFoundError:  # an earlier task has removed it
+        before = str(context.get("directory") or os.sep)
     directory = str(context.get("directory") or before)
     os.environ["GC_TASK_UUID"] = task_id
     if context.get("sandbox"):
@@ -348,7 +357,8 @@ def _deadline(task_id: str) -> Iterator[None]:
 def _timeout() -> float:
     text = os.environ.get("GC_TASK_TIMEOUT", "").strip()
     try:
-        return max(0.0, float(text)) if text else 0.0
+        seconds = float(text or 0)
+        return seconds if 0 < seconds < threading.TIMEOUT_MAX else 0.0  # no timer takes more
     except ValueError:
         raise Refusal(
             "BadTaskTimeout",
