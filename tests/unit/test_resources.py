@@ -83,7 +83,7 @@ def test_one_node_is_told_in_the_singular():
         for_mpi({"num_nodes": 2}, nodes_per_block=1)
 
 
-@pytest.mark.parametrize("given", [{}, {"priority": 3}, {"priority": -1.5}])
+@pytest.mark.parametrize("given", [{}, {"priority": 3}, {"priority": -1.5}, {"priority": 10**400}])
 def test_priorities(given: dict[str, Any]):
     assert for_htex(given) == given
 

@@ -35,7 +35,8 @@ def for_htex(given: Mapping[str, Any]) -> dict[str, Any]:
     priority = given.get("priority", 0)
     # The interchange sorts by it, and would end at a text.
     is_number = isinstance(priority, int | float) and not isinstance(priority, bool)
-    if not is_number or math.isnan(priority):
+    # An integer may be too large for a float.
+    if not is_number or (isinstance(priority, float) and math.isnan(priority)):
         raise BadSpecification(
             f"priority must be a number, the lower the sooner, not {_show(priority)}."
         )
