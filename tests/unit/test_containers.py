@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ import pytest
 
 from globus_compute_endpoint.config.containers import ContainerOptions
 from globus_compute_endpoint.config.loading import load_yaml
+from globus_compute_endpoint.engines.containers import remove_containers
 from globus_compute_endpoint.problem import ExitStatus, Problem
 from globus_compute_endpoint.user_endpoint.configuration import checked
 
@@ -56,6 +58,11 @@ def test_no_container_is_a_type_too(kind: str):
         (f"{DOCKER}  container_cmd_options: -v a:b; id", "(line 4): ';' would end the command"),
         (f"{DOCKER}  container_cmd_options: -e A=b&c", "'&' would end the command: quote it"),
         (f"{DOCKER}  container_cmd_options: '-v a:b # x'", "'#' would end the command"),
+        (f"{DOCKER}  container_cmd_options: |\n    -v a:b \\\n    #x", "'#' would end the command"),
+        (
+            f"{DOCKER}  container_cmd_options: -e A=$'\\''; id; echo \\'",
+            "are not understood here: leave the $ out",
+        ),
         (f"{DOCKER}  container_cmd_options: -e A=$(id)", "commands are not run in it"),
         (f"{DOCKER}  container_cmd_options: '-e \"A=`id`\"'", "commands are not run in it"),
     ],
@@ -123,3 +130,12 @@ def test_podman_is_refused_where_no_new_privs_is_set(tmp_path: Path):
     assert "no_new_privs: false" in refusal
     assert told("podman", "SlurmProvider") == ""  # its jobs are not our children
     assert told("docker", "LocalProvider") == ""  # its daemon is not either
+
+
+def test_a_note_which_its_block_removes_meanwhile_stops_nobody(tmp_path: Path):
+    notes = tmp_path / "run/containers"
+    notes.mkdir(parents=True)
+    note = notes / f"docker@{socket.gethostname()}@1.id"
+    note.symlink_to("gone")  # listed, and cannot be read
+    remove_containers(tmp_path)
+    assert note.is_symlink()

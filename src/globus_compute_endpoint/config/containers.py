@@ -96,12 +96,14 @@ def _one_line(options: str) -> str:
             escaped = True
         elif character == "`" or options.startswith("$(", at):
             raise ValueError("commands are not run in it: quote ` and $( with single quotes")
+        elif not quote and options.startswith(("$'", '$"'), at):
+            raise ValueError("$'…' and $\"…\" are not understood here: leave the $ out")
         elif character == quote:
             quote = ""
         elif not quote:
             if character in "'\"":
                 quote = character
-            elif character in ";|&<>()" or (character == "#" and made[-1:] in ("", " ", "\t")):
+            elif character in ";|&<>()" or (character == "#" and made[-1:].strip() == ""):
                 raise ValueError(f"{character!r} would end the command: quote it")
             elif character in "\r\n":
                 written = " "

@@ -200,7 +200,10 @@ def remove_containers(directory: Path) -> None:
     for note in directory.rglob(f"{_IDS}/*@{socket.gethostname()}@*.id"):
         runtime = note.name.partition("@")[0]
         program = shutil.which(runtime)
-        container = note.read_text().strip()
+        try:
+            container = note.read_text().strip()
+        except FileNotFoundError:  # its block has just ended it
+            continue
         if program is None:
             log.warning("Container %s may be left: there is no %s on the PATH", container, runtime)
         elif not container or _ends(program, container):
