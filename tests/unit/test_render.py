@@ -57,6 +57,10 @@ def test_what_is_wrong_is_named_with_its_line(run: Any, manager: Path):
     assert "display_nam (line 2): no such option (did you mean display_name?)" in said
     write(manager, "account: {{ ACCOUNT }}\n")
     assert "'ACCOUNT' is undefined" in run("mine", status=78)
+    write(manager, 'display_name: "{{ ACCOUNT }}"\n')
+    said = run("mine", "--set", "ACCOUNT=a", status=78)
+    assert "line 1: expected" in said
+    assert "come with their double quotes, and need none around" in said
 
 
 def test_the_schema_refuses(run: Any, manager: Path):

@@ -119,6 +119,22 @@ def test_limits_of_a_partition_hold(kind: str, given: dict[str, Any]) -> None:
         render(blueprint(kind, given))
 
 
+def test_what_is_left_out_is_within_the_limits_of_a_partition() -> None:
+    config = load("slurm-partitions", {"partition": "debug"})
+    assert isinstance(config.engine, BlocksEngineConfig)
+    assert config.engine.provider["max_blocks"] == 1
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("slurm")])
+def test_a_job_which_shares_its_node_has_a_core_for_each_worker(kind: str) -> None:
+    engine = load(kind, variables(kind)).engine
+    assert isinstance(engine, BlocksEngineConfig)
+    if not engine.provider["exclusive"]:
+        assert (
+            engine.provider["cores_per_node"] >= (engine.model_extra or {})["max_workers_per_node"]
+        )
+
+
 def test_a_longer_limit_is_that_of_its_partition() -> None:
     config = load("slurm-partitions", {"partition": "long", "minutes": 5760})
     assert isinstance(config.engine, BlocksEngineConfig)

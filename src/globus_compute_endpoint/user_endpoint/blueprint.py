@@ -12,11 +12,16 @@ from globus_compute_endpoint.config.common import Port
 from globus_compute_endpoint.config.loading import load_yaml
 from globus_compute_endpoint.config.template import render_user_config
 from globus_compute_endpoint.config.user_endpoint import UserEndpointConfig
+from globus_compute_endpoint.problem import Problem
 from globus_compute_endpoint.user_endpoint.configuration import checked
 
 __all__ = ["Blueprint", "check", "render"]
 
 _SOURCE = "the configuration made from the endpoint's template"
+_NOT_YAML = (
+    "the template must make YAML; values of researchers come with their double quotes, and need"
+    " none around {{ … }}"
+)
 
 
 class Blueprint(BaseModel):
@@ -58,7 +63,11 @@ def check(blueprint: Blueprint, rendered: str) -> UserEndpointConfig:
     Raises:
         Problem: it is no valid configuration (CONFIGURATION).
     """
-    config = checked(load_yaml(rendered, _SOURCE), _SOURCE)
+    try:
+        document = load_yaml(rendered, _SOURCE)
+    except Problem as problem:
+        raise Problem(problem.code, problem.message, _NOT_YAML, problem.exit_status) from problem
+    config = checked(document, _SOURCE)
     if config.amqp_port is None and blueprint.amqp_port is not None:
         config = config.model_copy(update={"amqp_port": blueprint.amqp_port})
     if blueprint.allowed_functions is not None:  # the administrator's word, not the template's
