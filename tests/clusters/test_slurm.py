@@ -15,8 +15,9 @@ import pytest
 from endpoint.harness import Harness
 from endpoint.test_user_endpoint import error_of, value
 from support import slurm
+from support.waiting import until
 
-pytestmark = [pytest.mark.timeout(150), pytest.mark.usefixtures("cluster")]
+pytestmark = [pytest.mark.timeout(150), pytest.mark.usefixtures("idle_cluster")]
 
 # The interchange's own patience is long: what is noticed soon, is by other means.
 ENGINE = """\
@@ -52,6 +53,12 @@ def engine(
     walltime: str = "00:10:00",
 ) -> str:
     return ENGINE.format(**locals())
+
+
+@pytest.fixture
+def idle_cluster(cluster: None) -> None:
+    """Slurm, without jobs of an earlier test, which it may still be clearing up."""
+    until(lambda: not slurm.jobs(), 60)
 
 
 @pytest.fixture
