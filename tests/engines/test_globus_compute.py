@@ -5,6 +5,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -197,7 +198,9 @@ async def test_an_interchange_which_hangs_is_replaced(
     started: Started, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(htex, "_COMMAND_TIMEOUT", 1.0)
-    async with started(ENGINE) as bench:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with started(ENGINE | {"worker_port": port}) as bench:  # which both need
         assert await bench.value(add, 0, 0) == 0
         assert isinstance(bench.engine, GlobusComputeEngine)
         life = bench.engine._life

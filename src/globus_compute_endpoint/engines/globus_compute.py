@@ -320,7 +320,7 @@ class GlobusComputeEngine(Engine):
             return {}
 
     def _bury(self, life: ExecutorLife) -> None:
-        burial = asyncio.create_task(life.stop(), name="htex burial")
+        burial = asyncio.create_task(life.stop(given_up=True), name="htex burial")
         self._burials.add(burial)
         burial.add_done_callback(self._burials.discard)
 

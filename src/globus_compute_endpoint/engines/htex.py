@@ -167,9 +167,14 @@ class ExecutorLife:
         """Return figures as of the last look, for an engine with so many tasks."""
         return self._figures.tell(self.executor, engine, tasks)
 
-    async def stop(self) -> None:
-        """Cancel all blocks, end the interchange, and leave no process behind."""
+    async def stop(self, *, given_up: bool = False) -> None:
+        """Cancel all blocks, end the interchange, and leave no process behind.
+
+        ``given_up``: the interchange is of no use any more, and another may want its port.
+        """
         self._over = True
+        if given_up:
+            self.executor.interchange_proc.kill()
         if self._scaling is not None:
             self._scaling.cancel()
         self._forget_interchange()
