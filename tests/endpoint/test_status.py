@@ -37,7 +37,9 @@ from globus_compute_sdk import Client
 client = Client()
 while True:
     told = client.get_endpoint_status(sys.argv[1])
-    if told["details"].get("outstanding_tasks") == 3:
+    # Not at the first heartbeat with all three: it may come before the engine has them.
+    details = told["details"]
+    if (details.get("outstanding_tasks"), details.get("idle_workers")) == (3, 0):
         print(json.dumps(told))
         break
     time.sleep(0.2)

@@ -108,6 +108,16 @@ def test_one_who_does_not_answer_is_asked_once_and_waited_for_no_longer_than_sai
     assert asyncio.run(talk()) == [b'{"type":"report"}']
 
 
+def test_one_who_has_hung_up_unnoticed_does_not_answer() -> None:
+    async def talk() -> Report | None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        manager = ManagersControl(ID, ours)
+        theirs.close()  # the event loop has not seen it yet
+        return await manager.report(5)
+
+    assert asyncio.run(talk()) is None
+
+
 @pytest.mark.parametrize(
     "told",
     [

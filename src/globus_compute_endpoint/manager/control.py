@@ -80,11 +80,12 @@ class Control:
         """
         if not self._channel.is_open:
             return None
-        if self._report is None:
-            self._report = asyncio.get_running_loop().create_future()
-            self._channel.send(b'{"type":"report"}')
+        answer = self._report
+        if answer is None:
+            answer = self._report = asyncio.get_running_loop().create_future()
+            self._channel.send(b'{"type":"report"}')  # which may find that it has hung up
         with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(asyncio.shield(self._report), seconds)
+            return await asyncio.wait_for(asyncio.shield(answer), seconds)
         return None
 
     async def last_state(self) -> str:
