@@ -246,7 +246,7 @@ def test_blocks_of_two_nodes_come_and_go(harness: Harness, tmp_path: Path):
 def test_blocks_which_cannot_begin(harness: Harness, tmp_path: Path):
     harness.start(engine().replace("this block has begun >&2", "no such module >&2; exit 3"))
     code, text = error_of(harness, harness.submit(work, str(tmp_path / "task"), 0))
-    assert code == "WorkerLost"
+    assert code == "NoWorkers"
     lines = text.splitlines()
     told = (
         r"The last 3 blocks .* have failed: the newest, batch job \d+: has failed \(Slurm: FAILED"

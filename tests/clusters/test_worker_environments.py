@@ -111,7 +111,8 @@ def test_what_does_not_fit_is_told_to_each_task(
     began = time.monotonic()
     tasks = [harness.submit(about, 3) for _ in range(3)]
     for each in tasks:
-        _, text = error_of(harness, each)
+        code, text = error_of(harness, each)
+        assert code == "NoWorkers"
         assert [part for part in told if part not in text] == []
     assert time.monotonic() - began < SOON + 2  # what the endpoint itself takes to start
     began = time.monotonic()

@@ -72,5 +72,5 @@ async def test_workers_which_end_at_once_are_given_up(started: Started):
     too_many = {"cpu_affinity": "list:0:0:0", "heartbeat_period": 1}  # for two workers
     async with started(ENGINE | too_many) as bench:
         code, text = await bench.error(pool_pid)
-        assert code == "WorkerLost"
+        assert code == "NoWorkers"
         assert "its workers end as soon as they are started: ValueError: Affinity list" in text

@@ -242,7 +242,7 @@ async def test_blocks_which_cannot_start_are_explained(started: Started):
     provider = ENGINE["provider"] | {"worker_init": "echo no such module >&2; exit 4"}
     async with started(ENGINE | {"provider": provider}) as bench:
         code, text = await bench.error(add, 1, 1)
-        assert code == "WorkerLost"
+        assert code == "NoWorkers"
         assert "no such module" in text
         assert "worker_init" in text
 

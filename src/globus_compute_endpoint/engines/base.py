@@ -16,9 +16,11 @@ from globus_compute_endpoint.figures import EngineFigures
 from globus_compute_endpoint.problem import Problem
 from globus_compute_endpoint.worker import task as worker
 
-__all__ = ["Engine", "EngineContext", "JobLog", "TaskRequest"]
+__all__ = ["WORKER_LOST", "Engine", "EngineContext", "JobLog", "TaskRequest"]
 
 log = logging.getLogger(__name__)
+
+WORKER_LOST = "WorkerLost"  # the code of a task whose attempts were all lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,15 +196,17 @@ class Engine(ABC):
         """Log that a task has been handed on to where it runs."""
         log.info("Task %s given to %s", task.task_id, where, extra={"GC_TASK_ID": task.task_id})
 
-    def try_again(self, task: TaskRequest, reason: str) -> TaskRequest | None:
+    def try_again(
+        self, task: TaskRequest, reason: str, code: str = WORKER_LOST
+    ) -> TaskRequest | None:
         """Return a task whose attempt was lost, to be run again; None if that was its last.
 
-        Then it has failed, and its history is in the error.
+        Then it has failed with ``code``, and its history is in the error.
         """
         entry = lost_attempt(reason)
         task = replace(task, history=(*task.history, entry))
         if len(task.history) > self.max_retries:
-            self.fail(task, "WorkerLost", tell_attempts(task.history))
+            self.fail(task, code, tell_attempts(task.history))
             return None
         log.warning(
             "Task %s is tried again: %s",

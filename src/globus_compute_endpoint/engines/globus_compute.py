@@ -21,7 +21,13 @@ from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 
 from globus_compute_endpoint.backoff import Backoff
 from globus_compute_endpoint.config.engines import BlocksEngineConfig
-from globus_compute_endpoint.engines.base import Engine, EngineContext, JobLog, TaskRequest
+from globus_compute_endpoint.engines.base import (
+    WORKER_LOST,
+    Engine,
+    EngineContext,
+    JobLog,
+    TaskRequest,
+)
 from globus_compute_endpoint.engines.batch_jobs import cancel_jobs, runs_batch_jobs
 from globus_compute_endpoint.engines.containers import (
     check_containers,
@@ -46,6 +52,7 @@ log = logging.getLogger(__name__)
 
 _SYSTEM_FAILURES = (ManagerLost, WorkerLost, BadStateException)
 _BAD_SPECIFICATION = "ResourceSpecificationError"
+_NO_WORKERS = "NoWorkers"
 _RESTART_PAUSE = 1.0  # seconds, so that a machine out of memory is not pressed
 _SLOTS_LIMIT = 4096
 _KEPT_RUNS = 5
@@ -274,7 +281,7 @@ class GlobusComputeEngine(Engine):
             self._sort_out()
             return
         for task in list(self._tasks.values()):
-            self._try_again(task, reason)
+            self._try_again(task, reason, _NO_WORKERS)
 
     def _sort_out(self) -> None:
         if self._sorting is None:
@@ -347,9 +354,9 @@ class GlobusComputeEngine(Engine):
             if task.task_id not in self._lost_ones:
                 self._send(task)
 
-    def _try_again(self, task: TaskRequest, reason: str) -> None:
+    def _try_again(self, task: TaskRequest, reason: str, code: str = WORKER_LOST) -> None:
         del self._tasks[task.task_id]
-        again = self.try_again(task, reason)
+        again = self.try_again(task, reason, code)
         if again is None:
             self._starts.forget(task.task_id)
         elif not self.paused:
