@@ -66,6 +66,11 @@ _PASSED_ON = re.compile(
     re.MULTILINE,
 )
 _USAGE = 2  # argparse's exit status
+_NEVER_READY = "its workers end as soon as they are started"
+_NO_ROOM = (
+    "a node has not the cores or the free memory for a single worker: see cores_per_worker and"
+    " mem_per_worker, and what the provider asks for"
+)
 _FRUITLESS = 3  # times that all workers may end before one of them has asked for a task
 _PATIENCE = struct.pack("ll", 30, 0)  # a struct timeval: seconds and microseconds
 # Before a new Python imports anything: files which lie where the job runs are no modules.
@@ -177,10 +182,11 @@ def is_known(text: str) -> bool:
 class Dispatcher:
     """The pool's ends of the channels. A worker gets a task once it has none.
 
-    ``give_up`` is called where workers end as soon as they start: Parsl starts others for ever.
+    ``give_up`` is called, with the reason, where there will never be a worker: Parsl starts others
+    for ever where they end as soon as they start, and waits for ever where there is room for none.
     """
 
-    def __init__(self, source: str, give_up: Callable[[], None]) -> None:
+    def __init__(self, source: str, give_up: Callable[[str], None]) -> None:
         self._source = source
         self._give_up = give_up
         self._open = 0  # workers which have not been heard to end
@@ -233,6 +239,8 @@ class Dispatcher:
 
     def get_result(self, timeout: float | None) -> bytes | None:
         """Wait for a result, and meanwhile for all that workers say: in one thread only."""
+        if not self._most_open:  # the pool starts its workers, and then this thread
+            self._give_up(_NO_ROOM)
         while not self._results:
             events = self._selector.select(timeout)
             if not events:
@@ -283,7 +291,7 @@ class Dispatcher:
             self._fruitless += worker.pid is None
             enough = self._fruitless >= _FRUITLESS * self._most_open and not self._workers
         if enough:
-            self._give_up()
+            self._give_up(_NEVER_READY)
         if worker.task is not None:
             answer = partial(self._answer_for, worker.task, worker.rank)
             threading.Thread(target=answer, daemon=True).start()
@@ -297,10 +305,10 @@ class Dispatcher:
             self.put_result(_loss(task["task_id"], rank))
 
 
-def _give_up(unfit: str) -> None:
+def _give_up(unfit: str, why: str) -> None:
     """End the pool, and say what its workers have left in their logs."""
     given = dict(word[2:].partition("=")[::2] for word in sys.argv if word.startswith("--"))
-    told = f"{unfit} its workers end as soon as they are started"
+    told = f"{unfit} {why}"
     with contextlib.suppress(KeyError, OSError, IndexError, ValueError):
         block = Path(given["logdir"], f"block-{given['block_id']}")
         newest = max(block.glob("*/worker_*.log"), key=lambda path: path.stat().st_mtime)
