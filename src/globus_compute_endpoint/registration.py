@@ -182,6 +182,14 @@ class WebServices:
             if problem.code != "ENDPOINT_NOT_FOUND":
                 raise
 
+    def require_known(self, endpoint_id: UUID, name: str = "") -> None:
+        """See that the services know an endpoint, and show it to us.
+
+        Raises:
+            Problem: they do not (UNAVAILABLE, NO_PERMISSION), or are out of reach (TEMPORARY).
+        """
+        self._answer(lambda: self._client_v2.get_endpoint(endpoint_id), name)
+
     def userinfo(self, name: str = "") -> UserInfo:
         """Ask who we are to the services, for the endpoint ``name``.
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from endpoint.personal import Person
+from endpoint.personal import Person, create_client
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -163,6 +163,9 @@ def test_a_restart_which_cannot_come_to_anything_costs_nothing(site: Person):
     before = state(site)
     refused = site.run("restart", "mine", environment={"GLOBUS_COMPUTE_CLIENT_SECRET": "wrong"})
     assert (refused.returncode, "was refused" in refused.stderr) == (77, True)
+    other = Person(site.home, create_client("stranger", "stranger@example.org"))
+    refused = other.run("restart", "mine")
+    assert (refused.returncode, "belongs to someone else" in refused.stderr) == (77, True)
     (site.endpoints / "mine/config.yaml").write_text("engine: {type: None}\n")
     assert site.run("restart", "mine").returncode == 78
     assert state(site) == before

@@ -146,6 +146,7 @@ def test_the_first_start_logs_in_and_later_ones_need_not(home: Home, person: Per
 def test_login_whoami_and_logout(services: Services, home: Home, person: Person, browser: Page):
     assert f"Logged in as {person.username}" in home.log_in(browser, person, "login")
     assert "Already logged in" in home.run("login")
+    assert "the stored login stays as it is" in home.run("login", "--force", status=77)
     assert f"| {person.username} " in home.run("whoami")
     shown = json.loads(home.run("whoami", "--json"))
     assert (shown["username"], shown["email"]) == (person.username, person.username)

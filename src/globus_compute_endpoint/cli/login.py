@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 import globus_sdk
 from globus_sdk.scopes import ComputeScopes
@@ -36,10 +38,11 @@ def login(name: str | None, force: bool) -> None:
     app = user_app(place.config, storage=place.storage)
     services = WebServices(place.config, app)
     app.add_scope_requirements({ComputeScopes.resource_server: [ComputeScopes.all]})
-    if not force and not app.login_required():
-        who = _shown(services.userinfo())
-        click.echo(f"Already logged in as {who}")
-        return
+    if not app.login_required():
+        if not force:
+            click.echo(f"Already logged in as {_shown(services.userinfo())}")
+            return
+        _require_terminal()
     try:
         log_in(app, name or "")
     except (globus_sdk.GlobusError, OSError) as error:
@@ -68,6 +71,16 @@ def logout(name: str | None) -> None:
 
 def _shown(who: UserInfo) -> str:
     return who.preferred_username or str(who.sub)
+
+
+def _require_terminal() -> None:
+    if not sys.stdin.isatty():
+        raise Problem(
+            "NO_TERMINAL",
+            "there is no terminal to log in on; the stored login stays as it is",
+            "run this command on one",
+            ExitStatus.NO_PERMISSION,
+        )
 
 
 def _refuse_client_identity(place: LoginPlace, name: str | None) -> None:

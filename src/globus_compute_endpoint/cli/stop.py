@@ -62,14 +62,18 @@ def stop(name: str, timeout: float, take_over: bool) -> None:
 def restart(obj: dict[str, Any], name: str, timeout: float, take_over: bool) -> None:
     """Stop the endpoint NAME if it runs, and start it.
 
-    It goes on running where its configuration is wrong, or nobody is logged in.
+    It goes on running where its configuration is wrong, where nobody is logged in, and where it is
+    not shown to who is.
     """
     from globus_compute_endpoint.cli.start import start_endpoint
     from globus_compute_endpoint.registration import WebServices
 
     endpoint = endpoint_named(name)
     config, _ = endpoint.load()
-    WebServices(config).userinfo(name)
+    services = WebServices(config)
+    services.userinfo(name)
+    if (endpoint_id := endpoint.directory.endpoint_id()) is not None:
+        services.require_known(endpoint_id, name)
     stop_endpoint(endpoint, timeout=timeout, take_over=take_over)
     start_endpoint(endpoint, attach=False, take_over=take_over, debug=bool(obj["debug"]))
 
