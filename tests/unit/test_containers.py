@@ -63,6 +63,8 @@ def test_no_container_is_a_type_too(kind: str):
             f"{DOCKER}  container_cmd_options: -e A=$'\\''; id; echo \\'",
             "are not understood here: leave the $ out",
         ),
+        (f"{DOCKER}  container_cmd_options: --rm -itd", "leave --detach out"),
+        (f"{DOCKER}  container_cmd_options: --detach --rm", "leave --detach out"),
         (f"{DOCKER}  container_cmd_options: -e A=$(id)", "commands are not run in it"),
         (f"{DOCKER}  container_cmd_options: '-e \"A=`id`\"'", "commands are not run in it"),
     ],
@@ -80,6 +82,7 @@ def test_a_wrong_option_is_told_with_its_key_and_line(engine: str, told: str):
         "-e 'A=$(id); `id`' --pids-limit 100 -e B=a#b",
         '-e "A=b;c d" -v $HOME/data:/data:ro -e "C=\\$(id)"',
         "-e A=\\;",
+        "-it --detach-keys=a --device d --detach=false",
     ],
 )
 def test_what_is_quoted_is_taken_as_it_stands(options: str):

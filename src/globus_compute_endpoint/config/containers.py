@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Annotated, Any, Literal, get_args
 
@@ -16,6 +17,8 @@ ContainerType = Literal["apptainer", "docker", "singularity", "podman", "podman-
 #: What a command of one's own stands for the workers' command and the engine's run directory with.
 LAUNCH_COMMAND = "{EXECUTOR_LAUNCH_CMD}"
 RUN_DIRECTORY = "{EXECUTOR_RUNDIR}"
+_DETACH = ("docker", "podman", "podman-hpc")
+_DETACHES = re.compile(r"-[it]*d[it]*|--detach(=true)?")  # its client ends, and so the block
 
 
 def _known(kind: Any) -> Any:
@@ -70,6 +73,8 @@ class ContainerOptions(BaseModel):
                 )
         elif options:
             options = _one_line(options)
+            if kind in _DETACH and any(map(_DETACHES.fullmatch, shlex.split(options))):
+                raise ValueError("a container which is detached would not last: leave --detach out")
         return options or None
 
 
