@@ -68,6 +68,7 @@ async def test_no_block_is_left_which_was_started_while_the_engine_stopped(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(120)
 async def test_workers_which_end_at_once_are_given_up(started: Started):
     too_many = {"cpu_affinity": "list:0:0:0", "heartbeat_period": 1}  # for two workers
     async with started(ENGINE | too_many) as bench:
