@@ -16,7 +16,7 @@ from globus_compute_endpoint.config.loading import KeyPath, WrongOption, did_you
 __all__ = ["call", "check_known", "known", "typed"]
 
 # typeguard's text, where an argument has the wrong type.
-_ARGUMENT = re.compile(r'^argument "(\w+)"')
+_ARGUMENT = re.compile(r'^(?:item \d+ of )?argument "(\w+)"')
 
 
 def typed(options: Mapping[str, Any], module: ModuleType, path: KeyPath, suffix: str) -> Any:

@@ -54,8 +54,9 @@ _DIRECTIVES = {
 }
 _OF_SEVERAL_LINES = ("worker_init", "scheduler_options")
 _IN_SHELL = ("account", "clusters", "queue")
-_IN_DIRECTIVES = ("constraint", "gres", "partition", "project", "qos")
+_IN_DIRECTIVES = ("constraint", "gres", "partition", "project", "qos", "select_options")
 _TEXTS = (*_IN_SHELL, *_IN_DIRECTIVES, "image")
+_IDS = ("user_id", "group_id")  # of a pod: text, of which Parsl makes numbers
 _WORD = re.compile(r"[\w.@:+/,=%-]+", re.ASCII)
 _HMS = (re.compile(r"\d+:\d{1,2}:\d{1,2}"), "HH:MM:SS")
 # Parsl leaves the seconds out, and 0 is no limit at all to Slurm.
@@ -115,6 +116,8 @@ def check_options(provider: type, options: Mapping[str, Any], path: KeyPath) -> 
         elif wrong := _wrong(name, value, parameters[name]):
             raise WrongOption((*path, name), wrong)
     _check_directives(provider.__name__, options.get("scheduler_options"), path)
+    if set(_IDS) <= parameters.keys():
+        _check_ids(options, path)
 
 
 def _wrong(name: str, value: object, parameter: inspect.Parameter) -> str | None:
@@ -183,6 +186,15 @@ def _check_directives(kind: str, options: object, path: KeyPath) -> None:
         if line.startswith("-"):
             text = f"the line {line!r} would be run as a command: begin it with {directive!r}"
             raise WrongOption((*path, "scheduler_options"), text)
+
+
+def _check_ids(options: Mapping[str, Any], path: KeyPath) -> None:
+    given = {name: options[name] for name in _IDS if options.get(name) is not None}
+    for name, value in given.items():
+        if not (isinstance(value, str) and value.isdecimal()):
+            raise WrongOption((*path, name), f"must be a number, quoted, not {value!r}")
+    if len(given) == 1:
+        raise WrongOption((*path, *given), f"Parsl heeds {' and '.join(_IDS)} only together")
 
 
 def check_launcher(options: Mapping[str, Any], path: KeyPath) -> None:
