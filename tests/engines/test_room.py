@@ -23,5 +23,5 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
 async def test_a_node_without_room_for_a_worker_is_told(started: Started, much: dict[str, Any]):
     async with started(ENGINE | much) as bench:
         code, text = await bench.error(pool_pid)
-        assert code == "WorkerLost"
+        assert code == "NoWorkers"
         assert "a node has not the cores or the free memory for a single worker" in text
