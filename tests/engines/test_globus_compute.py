@@ -15,7 +15,7 @@ import pytest
 from globus_compute_sdk import ShellFunction
 
 from engines.conftest import Bench, Started, error_in
-from globus_compute_endpoint.engines import htex
+from globus_compute_endpoint.engines import globus_compute, htex
 from globus_compute_endpoint.engines.globus_compute import GlobusComputeEngine
 from support.tasks import read_result, value_of
 
@@ -247,13 +247,21 @@ async def test_blocks_which_cannot_start_are_explained(started: Started):
         assert "worker_init" in text
 
 
-async def test_a_resource_specification_which_htex_does_not_take(started: Started):
+async def test_a_resource_specification_which_htex_does_not_take(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+):
     async with started(ENGINE) as bench:
         code, text = await bench.error(add, 1, 1, resource_specification={"num_nodes": 2})
         assert code == "ResourceSpecificationError"
         assert "there is no 'num_nodes'; this endpoint takes priority" in text
         code, text = await bench.error(add, 1, 1, resource_specification={"priority": "high"})
         assert "priority must be a number" in text  # which would have ended the interchange
+        # What nobody has thought of is that task's trouble, and not the executor's.
+        beside = bench.submit(nap, 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(globus_compute, "for_htex", lambda _: 1 / 0)
+            assert (await bench.error(add, 1, 1))[0] == "WorkerDefect"
+        assert read_result(await beside).error_details is None
 
 
 async def test_what_has_priority_begins_before_what_came_first(started: Started):

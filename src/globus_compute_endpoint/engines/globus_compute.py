@@ -221,14 +221,18 @@ class GlobusComputeEngine(Engine):
             return
         life = self._life
         try:
-            specification = self.checked(task.resource_specification)
             context, buffer = payload(task.task_id, task.body, self.worker_context(task))
-            if specification:
+            if specification := self.checked(task.resource_specification):
                 context["resource_spec"] = specification
-            future = life.submit(context, buffer)
         except BadSpecification as error:
             self._finish(task, _BAD_SPECIFICATION, str(error))
             return
+        except Exception as error:  # of this task alone; the next executor would get it, too
+            log.exception("Task %s cannot be sent", task.task_id)
+            self._finish(task, "WorkerDefect", _defect(error))
+            return
+        try:
+            future = life.submit(context, buffer)
         except Exception as error:  # whatever has put the executor into a bad state
             log.exception("The executor takes no more tasks")
             reason = f"The endpoint's executor has broken down: {error}"
