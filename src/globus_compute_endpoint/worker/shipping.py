@@ -20,7 +20,15 @@ from typing import Any
 from parsl.executors import high_throughput
 from parsl.version import VERSION as PARSL_VERSION
 
-from globus_compute_endpoint.worker import bytecode, leftovers, nodes, pool, pool_entry, task
+from globus_compute_endpoint.worker import (
+    bytecode,
+    dispatch,
+    leftovers,
+    nodes,
+    pool,
+    pool_entry,
+    task,
+)
 
 __all__ = ["UNFIT", "payload", "pool_command", "pool_program"]
 
@@ -67,7 +75,7 @@ def payload(task_id: str, body: bytes, context: dict[str, Any]) -> tuple[dict[st
 def pool_program() -> str:
     """Return a Python program which stands for ``process_worker_pool.py``."""
     entry = Path(pool_entry.__file__).read_text()
-    source = _joined(leftovers, nodes, pool)
+    source = _joined(leftovers, nodes, dispatch, pool)
     return f"{entry}\nmain({source!r}, {PARSL_VERSION!r}, {_spoken()!r}, {UNFIT!r})\n"
 
 
