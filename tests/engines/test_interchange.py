@@ -15,6 +15,7 @@ from engines.test_globus_compute import ENGINE, add, pool_pid
 from engines.test_scaling import engine
 from engines.test_starts import wait_for
 from globus_compute_endpoint.engines.globus_compute import GlobusComputeEngine
+from globus_compute_endpoint.engines.interchange import _AttentiveInterchange
 from globus_compute_endpoint.problem import Problem
 from support.tasks import value_of
 from support.waiting import until
@@ -65,6 +66,27 @@ async def test_in_a_pause_a_block_which_comes_gets_no_task(started: Started, tmp
         await asyncio.wait_for(bench.engine.quiet(), 10)
         assert value_of(await running) == "open"
         assert not waiting.done()
+
+
+def interchange_of(connections: set[int], connected: dict[bytes, int]) -> _AttentiveInterchange:
+    """Return one as it is between two questions, a minute after the connection of b"two" broke."""
+    made = _AttentiveInterchange.__new__(_AttentiveInterchange)
+    made._ended, made._held = {}, set()
+    made._connections, made._connected = connections, connected
+    made._cut_off = {b"two": 0.0}
+    made._ready_managers = {
+        name: {"block_id": "0", "last_heartbeat": 60.0} for name in (b"one", b"two")
+    }
+    made._give_up(60.0)
+    return made
+
+
+async def test_a_manager_is_given_up_only_where_none_has_called_again():
+    gone = interchange_of({7}, {b"one": 7})._ready_managers
+    assert [each["last_heartbeat"] for each in gone.values()] == [60.0, 0.0]
+    # What has called again says nothing before its next heartbeat, half a minute later perhaps.
+    again = interchange_of({7, 8}, {b"one": 7})
+    assert [each["last_heartbeat"] for each in again._ready_managers.values()] == [60.0, 60.0]
 
 
 async def test_an_interchange_without_a_port_is_no_riddle(started: Started):

@@ -116,7 +116,7 @@ class _AttentiveInterchange(Interchange):
                 self._keeps_tasks = True
             case str(name) if name == CUT_OFF_MANAGERS:
                 self._note_cut_off(time.monotonic())
-                return len(self._cut_off)
+                return max(0, len(self._cut_off) - len(self._nameless()))
             case str(name) if name == HOSTS:
                 return self._hosts()
             case _:
@@ -140,6 +140,8 @@ class _AttentiveInterchange(Interchange):
     def _give_up(self, now: float) -> None:
         over = {block for block, due in self._ended.items() if due <= now}
         lost = {name for name, since in self._cut_off.items() if since < now - _CONNECTING}
+        if self._nameless():
+            lost.clear()
         ready = self._ready_managers
         lively = {ready[name]["block_id"] for name in ready.keys() - self._cut_off} if lost else ()
         for name, manager in ready.items():
@@ -148,6 +150,13 @@ class _AttentiveInterchange(Interchange):
         for block in over:
             del self._ended[block]
             self._held.discard(block)
+
+    def _nameless(self) -> set[int]:
+        """Return connections which may be those of managers that have called again.
+
+        These say nothing before their next heartbeat, and are not to be told from strangers'.
+        """
+        return self._connections - set(self._connected.values())
 
     def _hosts(self) -> dict[str, str]:
         return {name.decode(): each["hostname"] for name, each in self._ready_managers.items()}
