@@ -108,6 +108,7 @@ def test_a_wrong_walltime_is_told(kind: str):
         ("type: SlurmProvider, walltime: null", "from a minute, not None"),
         ("type: SlurmProvider, clusters: a;id", "clusters: must be a name, not 'a;id'"),
         ("type: SlurmProvider, partition: p --time=0", "partition: must be one word, or quoted"),
+        ("type: SlurmProvider, partition: 'p # --time=0'", "partition: must be one word"),
         ("type: SlurmProvider, qos: 'a b'", "qos: must be one word"),
         ("type: SlurmProvider, gres: 'gpu:1\"'", "gres: must be one word"),
         ("type: LSFProvider, project: a -q b", "project: must be one word"),

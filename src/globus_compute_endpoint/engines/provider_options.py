@@ -163,9 +163,9 @@ def _wrong_text(name: str, value: object) -> str | None:
 
 
 def _is_one_word(text: str) -> bool:
-    """What follows a word in a scheduler's directive is another option, or its comment."""
+    """What follows a word in a scheduler's directive is another option, or taken for one."""
     try:
-        return len(shlex.split(text, comments=True)) <= 1 and text.isprintable()
+        return len(shlex.split(text)) <= 1 and text.isprintable()
     except ValueError:  # no closing quotation
         return False
 
