@@ -127,22 +127,9 @@ class UserEndpoint:
         self._result_channel = Publisher(queues.result_queue_info.queue_publish_kwargs)
         self._heartbeat_channel = Publisher(queues.heartbeat_queue_info.queue_publish_kwargs)
         self._results = ResultPublisher(settings.endpoint_id, self._result_channel, self._confirmed)
-        self._ledger = Ledger(
-            books.thread,
-            settings.config.journal,
-            min(max(2 * engine.slots, _MIN_WINDOW), _MAX_WINDOW),
-            Neighbours(engine.submit, self._results.publish, self._take_more, self._damaged),
-        )
-        self._ledger.restore(books.recovered)
+        self._ledger = self._open_ledger()
         self._reporting = Reporting(engine, self._ledger)
-        self._heartbeat = Heartbeat(
-            settings.endpoint_id,
-            settings.config.heartbeat_period,
-            self._heartbeat_channel,
-            self._reporting.global_state,
-            on_beat=self._beat,
-            on_taken=self._reporting.note_heartbeat,
-        )
+        self._heartbeat = self._heartbeat_of(self._reporting)
         self._idle = IdleWatch(
             settings.config.idle_heartbeats_soft, settings.config.idle_heartbeats_hard
         )
@@ -150,6 +137,26 @@ class UserEndpoint:
         self._links.tasks.add(self._consumer)
         self._links.results.add(self._result_channel)
         self._links.heartbeats.add(self._heartbeat_channel)
+
+    def _open_ledger(self) -> Ledger:
+        ledger = Ledger(
+            self._books.thread,
+            self._settings.config.journal,
+            min(max(2 * self._engine.slots, _MIN_WINDOW), _MAX_WINDOW),
+            Neighbours(self._engine.submit, self._results.publish, self._take_more, self._damaged),
+        )
+        ledger.restore(self._books.recovered)
+        return ledger
+
+    def _heartbeat_of(self, reporting: Reporting) -> Heartbeat:
+        return Heartbeat(
+            self._settings.endpoint_id,
+            self._settings.config.heartbeat_period,
+            self._heartbeat_channel,
+            reporting.global_state,
+            on_beat=self._beat,
+            on_taken=reporting.note_heartbeat,
+        )
 
     async def run(self) -> None:
         """Serve until told to stop, idle, or broken.
